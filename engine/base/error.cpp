@@ -1,0 +1,55 @@
+#include "engine/base/error.hpp"
+
+#include <charconv>
+
+#include "absl/strings/cord.h"
+#include "absl/strings/string_view.h"
+
+namespace cogserve {
+namespace {
+
+constexpr char kReasonUrl[] = "cogserve/reason";
+constexpr char kFieldUrl[] = "cogserve/field";
+constexpr char kRetryUrl[] = "cogserve/retry-ms";
+
+// absl::string_view is a type of its own where abseil was built as C++14.
+absl::string_view view(std::string_view text) { return {text.data(), text.size()}; }
+
+std::string payload(const absl::Status& status, const char* url) {
+  const auto cord = status.GetPayload(url);
+  return cord.has_value() ? std::string(*cord) : std::string();
+}
+
+}  // namespace
+
+absl::Status make_error(absl::StatusCode code, std::string_view reason, std::string_view field,
+                        std::string_view message) {
+  absl::Status status(code, view(message));
+  status.SetPayload(kReasonUrl, absl::Cord(view(reason)));
+  if (!field.empty()) status.SetPayload(kFieldUrl, absl::Cord(view(field)));
+  return status;
+}
+
+absl::Status invalid_argument(std::string_view reason, std::string_view field,
+                              std::string_view message) {
+  return make_error(absl::StatusCode::kInvalidArgument, reason, field, message);
+}
+
+absl::Status with_retry_delay(absl::Status status, std::chrono::milliseconds delay) {
+  status.SetPayload(kRetryUrl, absl::Cord(std::to_string(delay.count())));
+  return status;
+}
+
+std::string error_reason(const absl::Status& status) { return payload(status, kReasonUrl); }
+
+std::string error_field(const absl::Status& status) { return payload(status, kFieldUrl); }
+
+std::optional<std::chrono::milliseconds> error_retry_delay(const absl::Status& status) {
+  const std::string text = payload(status, kRetryUrl);
+  int64_t ms = 0;
+  const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), ms);
+  if (text.empty() || error != std::errc() || end != text.data() + text.size()) return std::nullopt;
+  return std::chrono::milliseconds(ms);
+}
+
+}  // namespace cogserve

@@ -1,0 +1,34 @@
+// Errors with a stable reason.
+//
+// Every refusal that a caller can see is an absl::Status with two payloads: an UPPER_SNAKE reason
+// (the public contract: `google.rpc.ErrorInfo.reason`) and, where one is at fault, the name of the
+// request's field. The engine makes them, `server/grpc_status` turns them into gRPC details.
+#pragma once
+
+#include <chrono>
+#include <optional>
+#include <string>
+#include <string_view>
+
+#include "absl/status/status.h"
+
+namespace cogserve {
+
+// A status with `reason` and, unless empty, `field` attached. The message names the limit and what
+// was got; it never quotes the caller's content, addresses or paths.
+absl::Status make_error(absl::StatusCode code, std::string_view reason, std::string_view field,
+                        std::string_view message);
+
+// INVALID_ARGUMENT, the commonest case.
+absl::Status invalid_argument(std::string_view reason, std::string_view field,
+                              std::string_view message);
+
+// Adds the time after which a retry may succeed (RESOURCE_EXHAUSTED and UNAVAILABLE).
+absl::Status with_retry_delay(absl::Status status, std::chrono::milliseconds delay);
+
+// Empty when `status` carries none.
+std::string error_reason(const absl::Status& status);
+std::string error_field(const absl::Status& status);
+std::optional<std::chrono::milliseconds> error_retry_delay(const absl::Status& status);
+
+}  // namespace cogserve

@@ -1,0 +1,90 @@
+// What an engine is built from: the model's shape (read from config.json) and the operator's
+// choices. Every default of the engine stands here, once.
+#pragma once
+
+#include <chrono>
+#include <cstddef>
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "absl/status/statusor.h"
+
+namespace cogserve {
+
+struct VisionConfig {
+  int layers = 0;
+  int hidden = 0;
+  int heads = 0;
+  int intermediate = 0;
+  int patch = 14;
+  int image_size = 0;  // pixels of one edge
+  float layer_norm_eps = 1e-6f;
+
+  int grid() const { return image_size / patch; }
+  int rows() const { return grid() * grid() + 1; }                       // class row first
+  int image_tokens() const { return (grid() / 2) * (grid() / 2) + 2; }  // with boi and eoi
+  int head_dim() const { return hidden / heads; }
+};
+
+struct ModelConfig {
+  int layers = 0;
+  int hidden = 0;
+  int heads = 0;
+  int kv_heads = 0;
+  int intermediate = 0;
+  int vocab = 0;
+  int max_positions = 0;
+  float rms_norm_eps = 1e-5f;
+  float rope_theta = 500000.0f;
+  int32_t bos_id = 0;
+  int32_t image_id = 0;  // pad_token_id: stands for every image token
+  std::vector<int32_t> eos_ids;
+  std::string dtype;          // torch_dtype as written, may be empty
+  std::string template_name;  // "chat", "vqa" or "base"
+  VisionConfig vision;
+
+  int head_dim() const { return hidden / heads; }
+  int qkv_width() const { return (heads + 2 * kv_heads) * head_dim(); }
+};
+
+// `generation_config.json`: defaults for requests that do not say; absent keys keep these.
+struct GenerationConfig {
+  float temperature = 1.0f;
+  float top_p = 1.0f;
+  int top_k = 0;
+  float repetition_penalty = 1.0f;
+};
+
+enum class RopeDtype { kAuto, kBF16, kF32 };
+enum class LoadFormat { kSafetensors, kDummy };
+
+struct EngineConfig {
+  std::string model_dir;
+  std::string device = "cpu";
+  int threads = 0;  // 0 = one for each core
+  RopeDtype rope_dtype = RopeDtype::kAuto;
+  LoadFormat load_format = LoadFormat::kSafetensors;
+  uint64_t seed = 0;  // of dummy weights, and of requests that bring none
+
+  size_t kv_cache_bytes = size_t{256} << 20;
+  int block_size = 16;
+  int max_model_len = 0;  // 0 = the model's max_positions
+  int max_num_seqs = 64;
+  int max_num_batched_tokens = 512;
+  int vision_layers_per_step = 0;  // 0 = chosen so that a slice costs about as much as a full step
+  int max_queue_size = 256;
+  size_t max_queue_bytes = size_t{512} << 20;
+  std::chrono::milliseconds max_queue_time{30000};
+  std::chrono::milliseconds max_request_time{300000};
+  int outbox_tokens = 256;                          // undelivered tokens before a request pauses
+  std::chrono::milliseconds slow_reader_time{10000};  // paused this long: ended
+};
+
+// Reads and checks `config.json` in `model_dir`; the message names the key and what was got.
+absl::StatusOr<ModelConfig> read_model_config(const std::string& model_dir);
+
+// Absent file: the defaults above.
+absl::StatusOr<GenerationConfig> read_generation_config(const std::string& model_dir);
+
+}  // namespace cogserve

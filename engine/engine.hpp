@@ -1,0 +1,72 @@
+// The engine: requests in, token streams out. The one door between `server/` and everything below.
+//
+// One thread of its own owns scheduler, sequences, KV cache and backend and runs one loop: take
+// new requests, schedule, run, commit. Others reach it through two mailboxes only: the inbox
+// behind `submit` and the TokenStream of each request.
+#pragma once
+
+#include <functional>
+#include <memory>
+#include <string>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "engine/config.hpp"
+#include "engine/request.hpp"
+#include "engine/token_stream.hpp"
+
+namespace cogserve {
+
+// What was loaded, for banners and GetModel.
+struct EngineInfo {
+  ModelConfig model;
+  GenerationConfig generation;
+  std::string device;      // "cpu (avx2, 2 threads)"
+  std::string dtype;       // of the weights
+  std::string rope_dtype;  // resolved: "bf16" or "f32"
+  int max_model_len = 0;
+  int block_size = 0;
+  int num_blocks = 0;
+  size_t weight_bytes = 0;
+  size_t kv_bytes = 0;
+  size_t workspace_bytes = 0;
+
+  int64_t kv_tokens() const { return int64_t{num_blocks} * block_size; }
+};
+
+// A snapshot, at most one step old.
+struct EngineStats {
+  int waiting = 0;
+  int running = 0;
+  int blocks_used = 0;
+  int blocks_total = 0;
+  uint64_t preemptions = 0;
+  uint64_t steps = 0;
+};
+
+class Engine {
+ public:
+  // Called while loading with bytes done and bytes in all.
+  using Progress = std::function<void(size_t done, size_t total)>;
+
+  // Loads the model and starts the engine thread. Blocks; a failure names file, tensor, expected
+  // and actual.
+  static absl::StatusOr<std::unique_ptr<Engine>> create(const EngineConfig& config,
+                                                        const Progress& progress);
+
+  // Ends everything that is still running with CANCELLED and joins the thread.
+  virtual ~Engine() = default;
+
+  // From any thread, does not block. What can be refused at once is refused here:
+  // INVALID_ARGUMENT CONTEXT_LENGTH, KV_NEVER_FITS, TOKEN_ID_RANGE or IMAGE_PIXELS_SHAPE,
+  // RESOURCE_EXHAUSTED QUEUE_FULL, UNAVAILABLE ENGINE_STOPPED. Else the stream ends exactly once.
+  virtual absl::StatusOr<std::shared_ptr<TokenStream>> submit(Request request) = 0;
+
+  virtual const EngineInfo& info() const = 0;
+  virtual EngineStats stats() const = 0;
+
+  // False after a fault that the engine cannot recover from: health turns NOT_SERVING.
+  virtual bool healthy() const = 0;
+};
+
+}  // namespace cogserve

@@ -1,0 +1,107 @@
+// Decides what each step computes. Pure policy: no threads, no tensors, no clock of its own.
+//
+// Owned and called by the engine thread (or by a simulation). The three-call step:
+//   plan = scheduler.schedule(now);  run the plan;  scheduler.commit(plan, sampled, now).
+#pragma once
+
+#include <cstdint>
+#include <deque>
+#include <memory>
+#include <span>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "engine/backend/sampling.hpp"
+#include "engine/config.hpp"
+#include "engine/schedule/block_manager.hpp"
+#include "engine/schedule/sequence.hpp"
+
+namespace cogserve {
+
+struct SchedulerConfig {
+  int num_blocks = 0;
+  int block_size = 16;
+  int max_model_len = 0;
+  int max_num_seqs = 64;
+  int max_num_batched_tokens = 512;  // rows of a step: decode rows and prefill chunks together
+  int vision_layers = 0;             // of the tower
+  int vision_layers_per_step = 1;
+  int max_queue_size = 256;
+  size_t max_queue_bytes = size_t{512} << 20;  // pixels and ids of waiting requests
+  std::chrono::milliseconds max_queue_time{30000};
+  std::chrono::milliseconds slow_reader_time{10000};
+  std::vector<int32_t> eos_ids;
+};
+
+// Tokens [begin, begin + count) of a sequence are computed in this step. `samples`: the last of
+// them is its newest token, so a next token is sampled.
+struct ChunkWork {
+  Sequence* sequence = nullptr;
+  int begin = 0;
+  int count = 0;
+  bool samples = false;
+};
+
+// Layers [begin, begin + count) of the vision tower run for this sequence's picture. At most one
+// picture is in the tower at a time.
+struct VisionWork {
+  Sequence* sequence = nullptr;
+  int begin = 0;
+  int count = 0;
+  bool last = false;
+};
+
+struct Plan {
+  std::vector<VisionWork> vision;  // none or one
+  std::vector<ChunkWork> chunks;   // decode rows first
+
+  bool empty() const { return vision.empty() && chunks.empty(); }
+};
+
+struct SchedulerStats {
+  int waiting = 0;
+  int running = 0;  // encoding included
+  int blocks_used = 0;
+  int blocks_total = 0;
+  uint64_t preemptions = 0;
+  uint64_t steps = 0;
+};
+
+// Whether a request can ever run: INVALID_ARGUMENT CONTEXT_LENGTH (prompt and answer are longer
+// than max_model_len) or KV_NEVER_FITS (longer than the whole cache). Thread-safe: `add` checks the
+// same, the engine asks before it queues.
+absl::Status check_fits(const SchedulerConfig& config, int prompt_tokens, int max_tokens);
+
+class Scheduler {
+ public:
+  explicit Scheduler(SchedulerConfig config);
+
+  // Takes the sequence into the queue, or refuses it: RESOURCE_EXHAUSTED QUEUE_FULL (with a retry
+  // delay), INVALID_ARGUMENT CONTEXT_LENGTH or KV_NEVER_FITS. A refused sequence's stream is left
+  // untouched: the caller reports the status.
+  absl::Status add(std::unique_ptr<Sequence> sequence, Clock::time_point now);
+
+  // First ends what is cancelled, past its deadline, too long in the queue or too slow a reader;
+  // then plans the step. An empty plan means there is nothing that can run now.
+  Plan schedule(Clock::time_point now);
+
+  // `sampled` holds one entry for each chunk of the plan that samples, in order. Appends tokens,
+  // pushes them to the streams, ends sequences that are done and frees their blocks.
+  void commit(const Plan& plan, std::span<const SampledToken> sampled, Clock::time_point now);
+
+  // Ends every sequence of the plan (a fault while it ran), or all sequences, with `status`.
+  void fail(const Plan& plan, const absl::Status& status, Clock::time_point now);
+  void fail_all(const absl::Status& status, Clock::time_point now);
+
+  // Sequences ended since the last call: their features can be dropped. Handing over ends their
+  // life.
+  std::vector<std::unique_ptr<Sequence>> take_finished();
+
+  bool idle() const;  // nothing waits or runs
+  SchedulerStats stats() const;
+  const BlockManager& blocks() const { return blocks_; }
+  // The earliest time at which schedule() has something to end although nothing else happens.
+  Clock::time_point next_timeout() const;
+};
+
+}  // namespace cogserve

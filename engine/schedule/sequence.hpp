@@ -1,0 +1,60 @@
+// A request on its way through the engine: data only, owned by the Scheduler, engine thread.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <vector>
+
+#include "engine/request.hpp"
+#include "engine/schedule/token_layout.hpp"
+#include "engine/token_stream.hpp"
+
+namespace cogserve {
+
+// waiting -> (encoding ->) running -> finished; a preempted sequence goes back to waiting.
+enum class SequenceState {
+  kWaiting,   // holds no blocks
+  kEncoding,  // its picture is in the vision tower; holds no blocks
+  kRunning,   // holds blocks: prefilling or decoding
+  kFinished,
+};
+
+struct Sequence {
+  uint64_t id = 0;  // unique, ascending in order of arrival
+  Request request;
+  TokenLayout layout;
+  std::shared_ptr<TokenStream> stream;
+
+  SequenceState state = SequenceState::kWaiting;
+  std::vector<int32_t> output_ids;   // tokens sampled so far: the truth; the cache is a copy
+  std::vector<int32_t> block_table;  // block ids, in order of token index
+  int num_computed = 0;              // tokens whose KV is in the cache
+  int vision_layers_done = 0;        // of the picture's tower run
+  bool features_ready = false;       // the picture's features are kept until the end
+  bool paused = false;               // its reader lags: not planned, first to be preempted
+  int preemptions = 0;
+
+  Clock::time_point submitted;
+  Clock::time_point scheduled;    // first time in a plan
+  Clock::time_point encoded;      // features ready
+  Clock::time_point first_token;
+  Clock::time_point last_token;
+  Clock::time_point paused_since;
+
+  bool has_image() const { return layout.image_tokens > 0; }
+  // Prompt and output so far. All but the newest sampled token must be computed before the next
+  // token can be sampled; a decode step computes exactly that newest one.
+  int total_tokens() const { return layout.size() + static_cast<int>(output_ids.size()); }
+  int32_t token_at(int index) const {
+    return index < layout.size() ? layout.ids[index] : output_ids[index - layout.size()];
+  }
+  int position_at(int index) const {
+    return index < layout.size() ? layout.positions[index]
+                                 : layout.generated_position(index - layout.size());
+  }
+  bool vision_at(int index) const { return index < layout.size() && layout.vision[index] != 0; }
+  // The most tokens whose KV it can ever hold (the last sampled token is never fed back).
+  int max_kv_tokens() const { return layout.size() + request.max_tokens - 1; }
+};
+
+}  // namespace cogserve
