@@ -14,9 +14,9 @@ namespace cogserve {
 using Clock = std::chrono::steady_clock;
 
 struct Request {
-  std::string id;                   // for logs only
-  std::vector<int32_t> text_ids;    // the prompt's text, without BOS and image tokens
-  std::vector<float> pixels;        // normalised [3, S, S] (CHW), or empty for no picture
+  std::string id;                 // for logs only
+  std::vector<int32_t> text_ids;  // the prompt's text, without BOS and image tokens
+  std::vector<float> pixels;      // normalised [3, S, S] (CHW), or empty for no picture
   SamplingParams sampling;
   int max_tokens = 1024;
   int min_tokens = 0;
@@ -35,19 +35,20 @@ struct RequestTimings {
   std::chrono::nanoseconds decode{0};   // first token -> last token
 };
 
-// A request's stream is zero or more tokens and then exactly one end.
+// A request's stream is zero or more tokens and then exactly one end. An end or stop token comes as
+// a token too, so that the reader sees its id; turning it into no text is the reader's part.
 struct TokenEvent {
   SampledToken token;
 };
 
 struct EndEvent {
-  absl::Status status;  // ok: `reason` says why it ended
+  absl::Status status = absl::OkStatus();  // ok: `reason` says why it ended
   FinishReason reason = FinishReason::kStop;
-  int prompt_tokens = 0;      // BOS and image tokens included
+  int prompt_tokens = 0;  // BOS and image tokens included
   int image_tokens = 0;
   int completion_tokens = 0;  // sampled; a final end token counts
   int preemptions = 0;
-  RequestTimings timings;
+  RequestTimings timings = {};
 };
 
 }  // namespace cogserve

@@ -15,6 +15,7 @@
 #include "engine/config.hpp"
 #include "engine/schedule/block_manager.hpp"
 #include "engine/schedule/sequence.hpp"
+#include "engine/schedule/wait_estimate.hpp"
 
 namespace cogserve {
 
@@ -59,8 +60,8 @@ struct Plan {
 };
 
 struct SchedulerStats {
-  int waiting = 0;
-  int running = 0;  // encoding included
+  int waiting = 0;  // preempted ones included
+  int running = 0;  // the one whose picture is in the tower included
   int blocks_used = 0;
   int blocks_total = 0;
   uint64_t preemptions = 0;
@@ -76,17 +77,22 @@ class Scheduler {
  public:
   explicit Scheduler(SchedulerConfig config);
 
-  // Takes the sequence into the queue, or refuses it: RESOURCE_EXHAUSTED QUEUE_FULL (with a retry
-  // delay), INVALID_ARGUMENT CONTEXT_LENGTH or KV_NEVER_FITS. A refused sequence's stream is left
-  // untouched: the caller reports the status.
+  // Takes the sequence into the queue, or refuses it: INVALID_ARGUMENT PARAM_RANGE (max_tokens),
+  // CONTEXT_LENGTH or KV_NEVER_FITS; DEADLINE_EXCEEDED DEADLINE (it has passed);
+  // RESOURCE_EXHAUSTED QUEUE_FULL or DEADLINE_UNMEETABLE (the queue alone would take longer), both
+  // with a retry delay. A refused sequence's stream is left untouched: the caller reports the
+  // status. Ids must ascend.
   absl::Status add(std::unique_ptr<Sequence> sequence, Clock::time_point now);
 
-  // First ends what is cancelled, past its deadline, too long in the queue or too slow a reader;
-  // then plans the step. An empty plan means there is nothing that can run now.
+  // First ends what is cancelled (CANCELLED), past its deadline, too long in the queue
+  // (DEADLINE_EXCEEDED, DEADLINE or QUEUE_TIMEOUT) or too slow a reader (RESOURCE_EXHAUSTED
+  // SLOW_READER); then plans the step. An empty plan means there is nothing that can run now, and
+  // needs no commit; any other is followed by commit, fail or fail_all before the next schedule().
   Plan schedule(Clock::time_point now);
 
   // `sampled` holds one entry for each chunk of the plan that samples, in order. Appends tokens,
-  // pushes them to the streams, ends sequences that are done and frees their blocks.
+  // pushes them to the streams (an end or stop token too), ends sequences that are done and frees
+  // their blocks. A token that is not finite ends its sequence with INTERNAL NUMERIC_FAULT.
   void commit(const Plan& plan, std::span<const SampledToken> sampled, Clock::time_point now);
 
   // Ends every sequence of the plan (a fault while it ran), or all sequences, with `status`.
@@ -97,11 +103,73 @@ class Scheduler {
   // life.
   std::vector<std::unique_ptr<Sequence>> take_finished();
 
-  bool idle() const;  // nothing waits or runs
+  bool idle() const;  // nothing waits or runs; ended sequences may still wait to be taken
   SchedulerStats stats() const;
   const BlockManager& blocks() const { return blocks_; }
   // The earliest time at which schedule() has something to end although nothing else happens.
   Clock::time_point next_timeout() const;
+
+  static constexpr int kMaxPreemptions = 3;
+  // A sequence that waits for the vision tower lets so many younger ones start before it, at most.
+  static constexpr int kMaxOvertakes = 64;
+
+ private:
+  using Owned = std::unique_ptr<Sequence>;
+
+  absl::Status check_queue(const Sequence& sequence) const;
+  int blocks_for(int tokens) const;
+  int max_blocks(const Sequence& sequence) const { return blocks_for(sequence.max_kv_tokens()); }
+
+  void end_overdue();
+  absl::Status overdue(const Sequence& sequence) const;
+  void watch_reader(Sequence& sequence) const;
+
+  void plan_decoding(Plan& plan, int& rows);
+  void plan_prefill(Plan& plan, int& rows);
+  void admit(Plan& plan, int& rows);
+  void plan_vision(Plan& plan);
+  void plan_chunk(Plan& plan, int& rows, Sequence& sequence) const;
+
+  bool make_room(const Sequence& sequence);
+  int spare_blocks(const Sequence& sequence) const;
+  bool grow(Sequence& sequence);
+  Sequence* victim_of(const Sequence& sequence) const;
+  Sequence* youngest_paused() const;
+  void preempt(Sequence& sequence);
+  void release_blocks(Sequence& sequence);
+
+  void enter_tower();
+  void start_running(size_t index);
+  void start(Sequence& sequence);
+  void leave_queue(const Sequence& sequence);
+  void finish_vision(const VisionWork& work);
+  void append(Sequence& sequence, const SampledToken& token);
+  void end(Sequence& sequence, const absl::Status& status,
+           FinishReason reason = FinishReason::kStop);
+  void sweep();
+
+  const SchedulerConfig config_;
+  BlockManager blocks_;
+  WaitEstimate wait_estimate_;
+  Clock::time_point now_ = kNever;  // never goes back, whatever the caller's clock does
+  uint64_t newest_id_ = 0;
+
+  // Each in order of arrival (id).
+  std::deque<Owned> waiting_;
+  std::vector<Owned> running_;
+  Owned in_tower_;               // or nobody
+  std::vector<Owned> finished_;  // not taken yet
+  bool any_ended_ = false;       // some sequence above is finished and not swept yet
+  bool plan_open_ = false;       // planned, not committed yet
+
+  // Of `waiting_`: those that have not started.
+  int queued_ = 0;
+  int queued_pictures_ = 0;
+  size_t queued_bytes_ = 0;
+
+  int features_held_ = 0;  // sequences whose picture is in the tower or encoded
+  uint64_t preemptions_ = 0;
+  uint64_t steps_ = 0;
 };
 
 }  // namespace cogserve

@@ -11,9 +11,13 @@
 
 namespace cogserve {
 
-// waiting -> (encoding ->) running -> finished; a preempted sequence goes back to waiting.
+// The time of what has not happened.
+inline constexpr Clock::time_point kNever = Clock::time_point::min();
+
+// waiting -> running -> finished. A picture adds encoding -> waiting in front; a preempted sequence
+// goes back to waiting.
 enum class SequenceState {
-  kWaiting,   // holds no blocks
+  kWaiting,   // holds no blocks; not started, or encoded, or preempted
   kEncoding,  // its picture is in the vision tower; holds no blocks
   kRunning,   // holds blocks: prefilling or decoding
   kFinished,
@@ -33,18 +37,24 @@ struct Sequence {
   bool features_ready = false;       // the picture's features are kept until the end
   bool paused = false;               // its reader lags: not planned, first to be preempted
   int preemptions = 0;
+  int overtaken = 0;  // younger sequences started while it waited for the tower
+  int ahead = 0;      // not started sequences before it when it came
 
-  Clock::time_point submitted;
-  Clock::time_point scheduled;    // first time in a plan
-  Clock::time_point encoded;      // features ready
-  Clock::time_point first_token;
-  Clock::time_point last_token;
-  Clock::time_point paused_since;
+  Clock::time_point submitted = kNever;  // stamped by Scheduler::add unless the caller did
+  Clock::time_point scheduled = kNever;  // first time in a plan
+  Clock::time_point encoded = kNever;    // features ready
+  Clock::time_point first_token = kNever;
+  Clock::time_point last_token = kNever;
+  Clock::time_point paused_since = kNever;
 
   bool has_image() const { return layout.image_tokens > 0; }
+  bool needs_tower() const { return has_image() && !features_ready; }
+  bool started() const { return scheduled != kNever; }
   // Prompt and output so far. All but the newest sampled token must be computed before the next
   // token can be sampled; a decode step computes exactly that newest one.
   int total_tokens() const { return layout.size() + static_cast<int>(output_ids.size()); }
+  // Tokens to compute before the next one can be sampled; one while it decodes.
+  int pending_tokens() const { return total_tokens() - num_computed; }
   int32_t token_at(int index) const {
     return index < layout.size() ? layout.ids[index] : output_ids[index - layout.size()];
   }

@@ -13,11 +13,11 @@
 namespace cogserve {
 
 struct TokenLayout {
-  std::vector<int32_t> ids;          // [n], the image id at image tokens
-  std::vector<int32_t> positions;    // [n]
-  std::vector<uint8_t> vision;       // [n], 1 = vision expert
-  int image_begin = 0;               // index of boi; 1 wherever there is an image
-  int image_tokens = 0;              // boi, patches, eoi; 0 without an image
+  std::vector<int32_t> ids;        // [n], the image id at image tokens
+  std::vector<int32_t> positions;  // [n]
+  std::vector<uint8_t> vision;     // [n], 1 = vision expert
+  int image_begin = 0;             // index of boi; 1 wherever there is an image
+  int image_tokens = 0;            // boi, patches, eoi; 0 without an image
 
   int size() const { return static_cast<int>(ids.size()); }
   bool is_image(int index) const {

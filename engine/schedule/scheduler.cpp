@@ -1,0 +1,497 @@
+#include "engine/schedule/scheduler.hpp"
+
+#include <algorithm>
+#include <iterator>
+#include <string>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "engine/base/check.hpp"
+#include "engine/base/error.hpp"
+#include "engine/schedule/end_event.hpp"
+
+namespace cogserve {
+namespace {
+
+// While nothing else runs nobody waits for the slice to end, but a cancel still wants a boundary.
+constexpr int kIdleSlices = 4;
+
+bool older(const std::unique_ptr<Sequence>& a, const std::unique_ptr<Sequence>& b) {
+  return a->id < b->id;
+}
+
+template <typename Container>
+void insert_by_age(Container& sequences, std::unique_ptr<Sequence> sequence) {
+  const auto at = std::upper_bound(sequences.begin(), sequences.end(), sequence, older);
+  sequences.insert(at, std::move(sequence));
+}
+
+// Never preempted (again): it holds every block that it can ever need.
+bool pinned(const Sequence& sequence) { return sequence.preemptions >= Scheduler::kMaxPreemptions; }
+
+size_t queue_bytes(const Sequence& sequence) {
+  return sequence.request.pixels.size() * sizeof(float) +
+         sequence.request.text_ids.size() * sizeof(int32_t) +
+         sequence.layout.ids.size() * (2 * sizeof(int32_t) + sizeof(uint8_t));
+}
+
+bool contains(const std::vector<int32_t>& ids, int32_t id) {
+  return std::find(ids.begin(), ids.end(), id) != ids.end();
+}
+
+int blocks_of(int tokens, int block_size) { return (tokens + block_size - 1) / block_size; }
+
+}  // namespace
+
+absl::Status check_fits(const SchedulerConfig& config, int prompt_tokens, int max_tokens) {
+  if (max_tokens < 1) {
+    return invalid_argument("PARAM_RANGE", "max_tokens",
+                            absl::StrCat("max_tokens must be at least 1, got ", max_tokens));
+  }
+  const bool prompt_alone = prompt_tokens >= config.max_model_len;
+  if (prompt_alone || max_tokens > config.max_model_len - prompt_tokens) {
+    return invalid_argument(
+        "CONTEXT_LENGTH", prompt_alone ? "messages" : "max_tokens",
+        absl::StrCat("the prompt has ", prompt_tokens,
+                     " tokens, picture included, and max_tokens is ", max_tokens,
+                     "; together they may be at most ", config.max_model_len));
+  }
+  // The last sampled token is never fed back.
+  const int blocks = blocks_of(prompt_tokens + max_tokens - 1, config.block_size);
+  if (blocks > config.num_blocks) {
+    return invalid_argument(
+        "KV_NEVER_FITS", "max_tokens",
+        absl::StrCat("a prompt of ", prompt_tokens, " tokens and max_tokens ", max_tokens, " need ",
+                     blocks, " KV blocks of ", config.block_size, " tokens; the server has ",
+                     config.num_blocks));
+  }
+  return absl::OkStatus();
+}
+
+Scheduler::Scheduler(SchedulerConfig config)
+    : config_(std::move(config)), blocks_(config_.num_blocks) {
+  check(config_.block_size > 0, "block_size must be positive");
+  check(config_.max_num_seqs > 0, "max_num_seqs must be positive");
+  check(config_.max_num_batched_tokens > 0, "max_num_batched_tokens must be positive");
+  check(config_.vision_layers_per_step > 0, "vision_layers_per_step must be positive");
+}
+
+// --- coming in -----------------------------------------------------------------------------------
+
+absl::Status Scheduler::add(Owned sequence, Clock::time_point now) {
+  now_ = std::max(now_, now);
+  check(sequence->id > newest_id_, "ids ascend");
+  check(!sequence->has_image() || config_.vision_layers > 0, "no tower for a picture");
+  if (sequence->submitted == kNever) sequence->submitted = now_;
+  if (const absl::Status status =
+          check_fits(config_, sequence->layout.size(), sequence->request.max_tokens);
+      !status.ok()) {
+    return status;
+  }
+  if (const absl::Status status = check_queue(*sequence); !status.ok()) return status;
+
+  newest_id_ = sequence->id;
+  sequence->ahead = queued_;
+  ++queued_;
+  queued_pictures_ += sequence->has_image();
+  queued_bytes_ += queue_bytes(*sequence);
+  waiting_.push_back(std::move(sequence));
+  return absl::OkStatus();
+}
+
+absl::Status Scheduler::check_queue(const Sequence& sequence) const {
+  const Clock::time_point deadline = sequence.request.deadline;
+  if (now_ >= deadline) {
+    return make_error(absl::StatusCode::kDeadlineExceeded, "DEADLINE", "",
+                      "the deadline passed before the request was queued");
+  }
+  const auto refuse = [&](const char* reason, const std::string& message) {
+    return with_retry_delay(make_error(absl::StatusCode::kResourceExhausted, reason, "", message),
+                            wait_estimate_.retry_delay(queued_, sequence.id));
+  };
+  if (queued_ >= config_.max_queue_size) {
+    return refuse("QUEUE_FULL", absl::StrCat("the queue holds ", queued_,
+                                             " requests; the limit is ", config_.max_queue_size));
+  }
+  const size_t bytes = queued_bytes_ + queue_bytes(sequence);
+  if (queued_ > 0 && bytes > config_.max_queue_bytes) {
+    return refuse("QUEUE_FULL", absl::StrCat("the queue would hold ", bytes,
+                                             " bytes; the limit is ", config_.max_queue_bytes));
+  }
+  if (wait_estimate_.known() && wait_estimate_.expected(queued_) > deadline - now_) {
+    return refuse(
+        "DEADLINE_UNMEETABLE",
+        absl::StrCat("the deadline is in ",
+                     std::chrono::ceil<std::chrono::milliseconds>(deadline - now_).count(),
+                     " ms and ", queued_, " requests wait before this one"));
+  }
+  return absl::OkStatus();
+}
+
+int Scheduler::blocks_for(int tokens) const { return blocks_of(tokens, config_.block_size); }
+
+// --- ending what is overdue ----------------------------------------------------------------------
+
+void Scheduler::end_overdue() {
+  const auto look_at = [this](Sequence& sequence) {
+    watch_reader(sequence);
+    if (const absl::Status status = overdue(sequence); !status.ok()) end(sequence, status);
+  };
+  for (const Owned& sequence : running_) look_at(*sequence);
+  if (in_tower_) look_at(*in_tower_);
+  for (const Owned& sequence : waiting_) look_at(*sequence);
+  sweep();
+}
+
+void Scheduler::watch_reader(Sequence& sequence) const {
+  const bool full = !sequence.output_ids.empty() && sequence.stream->full();
+  if (full && !sequence.paused) sequence.paused_since = now_;
+  sequence.paused = full;
+}
+
+absl::Status Scheduler::overdue(const Sequence& s) const {
+  if (s.stream->cancelled()) {
+    return make_error(absl::StatusCode::kCancelled, "CANCELLED", "",
+                      absl::StrCat("cancelled by the caller (phase: ", phase_of(s), ")"));
+  }
+  if (now_ >= s.request.deadline) {
+    return make_error(absl::StatusCode::kDeadlineExceeded, "DEADLINE", "",
+                      absl::StrCat("the deadline passed (phase: ", phase_of(s), ", ",
+                                   s.output_ids.size(), " tokens generated)"));
+  }
+  if (!s.started() && now_ - s.submitted >= config_.max_queue_time) {
+    return make_error(
+        absl::StatusCode::kDeadlineExceeded, "QUEUE_TIMEOUT", "",
+        absl::StrCat("waited longer than ", config_.max_queue_time.count(), " ms in the queue"));
+  }
+  if (s.paused && now_ - s.paused_since >= config_.slow_reader_time) {
+    return make_error(absl::StatusCode::kResourceExhausted, "SLOW_READER", "",
+                      absl::StrCat("undelivered tokens were not read for ",
+                                   config_.slow_reader_time.count(), " ms"));
+  }
+  return absl::OkStatus();
+}
+
+Clock::time_point Scheduler::next_timeout() const {
+  Clock::time_point next = Clock::time_point::max();
+  const auto look_at = [&](const Sequence& s) {
+    next = std::min(next, s.request.deadline);
+    if (!s.started()) next = std::min(next, s.submitted + config_.max_queue_time);
+    if (s.paused) next = std::min(next, s.paused_since + config_.slow_reader_time);
+  };
+  for (const Owned& sequence : running_) look_at(*sequence);
+  if (in_tower_) look_at(*in_tower_);
+  for (const Owned& sequence : waiting_) look_at(*sequence);
+  return next;
+}
+
+// --- planning ------------------------------------------------------------------------------------
+
+Plan Scheduler::schedule(Clock::time_point now) {
+  check(!plan_open_, "the last plan was neither committed nor failed");
+  now_ = std::max(now_, now);
+  end_overdue();
+
+  Plan plan;
+  int rows = config_.max_num_batched_tokens;
+  plan.chunks.reserve(running_.size() + 1);
+  plan_decoding(plan, rows);
+  plan_prefill(plan, rows);
+  enter_tower();
+  admit(plan, rows);
+  plan_vision(plan);
+  plan_open_ = !plan.empty();
+  steps_ += plan_open_;
+  return plan;
+}
+
+void Scheduler::plan_decoding(Plan& plan, int& rows) {
+  // The oldest progresses in every step: if it prefills, a row is kept for it.
+  const auto oldest = std::find_if(running_.begin(), running_.end(),
+                                   [](const Owned& sequence) { return !sequence->paused; });
+  const int kept = oldest != running_.end() && (*oldest)->pending_tokens() > 1;
+  rows -= kept;
+  for (size_t i = 0; i < running_.size() && rows > 0; ++i) {
+    Sequence& sequence = *running_[i];
+    if (sequence.paused || sequence.pending_tokens() > 1) continue;
+    if (grow(sequence)) plan_chunk(plan, rows, sequence);
+    while (running_[i].get() != &sequence) --i;  // a victim may have stood before it
+  }
+  rows += kept;
+}
+
+void Scheduler::plan_prefill(Plan& plan, int& rows) {
+  for (const Owned& sequence : running_) {
+    if (rows == 0) return;
+    if (sequence->paused || sequence->pending_tokens() == 1) continue;
+    plan_chunk(plan, rows, *sequence);
+  }
+}
+
+void Scheduler::admit(Plan& plan, int& rows) {
+  for (size_t i = 0; i < waiting_.size() && rows > 0;) {
+    Sequence& sequence = *waiting_[i];
+    if (sequence.needs_tower() && sequence.overtaken >= kMaxOvertakes) return;
+    if (sequence.needs_tower() || sequence.paused) {
+      ++i;
+      continue;
+    }
+    if (!make_room(sequence)) return;
+    while (waiting_[i].get() != &sequence) ++i;  // a preempted one may stand before it now
+    for (size_t before = 0; before < i; ++before) {
+      waiting_[before]->overtaken += waiting_[before]->needs_tower();
+    }
+    start_running(i);
+    plan_chunk(plan, rows, sequence);
+  }
+}
+
+void Scheduler::enter_tower() {
+  if (in_tower_ || queued_pictures_ == 0 || features_held_ >= config_.max_num_seqs) return;
+  const auto first = std::find_if(waiting_.begin(), waiting_.end(),
+                                  [](const Owned& sequence) { return sequence->needs_tower(); });
+  in_tower_ = std::move(*first);
+  waiting_.erase(first);
+  start(*in_tower_);
+  in_tower_->state = SequenceState::kEncoding;
+  ++features_held_;
+}
+
+void Scheduler::plan_vision(Plan& plan) {
+  if (!in_tower_) return;
+  const int begin = in_tower_->vision_layers_done;
+  const int slices = plan.chunks.empty() ? kIdleSlices : 1;
+  const int count =
+      std::min(config_.vision_layers - begin, slices * config_.vision_layers_per_step);
+  plan.vision.push_back({in_tower_.get(), begin, count, begin + count == config_.vision_layers});
+}
+
+void Scheduler::plan_chunk(Plan& plan, int& rows, Sequence& sequence) const {
+  const int pending = sequence.pending_tokens();
+  const int count = std::min(rows, pending);
+  plan.chunks.push_back({&sequence, sequence.num_computed, count, count == pending});
+  rows -= count;
+}
+
+// --- blocks --------------------------------------------------------------------------------------
+
+// Whether `sequence` may start now. Sequences whose readers lag are preempted for it if that helps.
+bool Scheduler::make_room(const Sequence& sequence) {
+  const int needed =
+      spare_blocks(sequence) +
+      (pinned(sequence) ? max_blocks(sequence) : blocks_for(sequence.total_tokens()));
+  int idle_seats = config_.max_num_seqs - static_cast<int>(running_.size());
+  int idle_blocks = blocks_.num_free();
+  if (idle_seats > 0 && idle_blocks >= needed) return true;
+  for (const Owned& other : running_) {
+    if (!other->paused || pinned(*other)) continue;
+    ++idle_seats;
+    idle_blocks += static_cast<int>(other->block_table.size());
+  }
+  if (idle_seats <= 0 || idle_blocks < needed) return false;
+  do {
+    preempt(*youngest_paused());
+  } while (static_cast<int>(running_.size()) >= config_.max_num_seqs ||
+           blocks_.num_free() < needed);
+  return true;
+}
+
+// Blocks that must stay free when `sequence` starts: one for each running sequence that may grow;
+// if it will be pinned, all that the older ones may still need, for they cannot take them back.
+int Scheduler::spare_blocks(const Sequence& sequence) const {
+  int spare = 0;
+  for (const Owned& other : running_) {
+    if (other->paused) continue;
+    const int growth = max_blocks(*other) - static_cast<int>(other->block_table.size());
+    spare += pinned(sequence) && other->id < sequence.id ? growth : std::min(growth, 1);
+  }
+  return spare;
+}
+
+// Makes sure that the next token of a decoding sequence has a slot. False: it sits this step out.
+bool Scheduler::grow(Sequence& sequence) {
+  const int needed = blocks_for(sequence.num_computed + 1);
+  if (static_cast<int>(sequence.block_table.size()) >= needed) return true;
+  if (blocks_.num_free() == 0) {
+    Sequence* const victim = victim_of(sequence);
+    if (victim == nullptr) return false;
+    preempt(*victim);
+  }
+  sequence.block_table.push_back(blocks_.allocate());
+  return true;
+}
+
+Sequence* Scheduler::youngest_paused() const {
+  const auto found = std::find_if(running_.rbegin(), running_.rend(), [](const Owned& other) {
+    return other->paused && !pinned(*other);
+  });
+  return found == running_.rend() ? nullptr : found->get();
+}
+
+// Who loses its blocks so that `sequence` can go on, or null. Nobody younger than it is planned
+// yet.
+Sequence* Scheduler::victim_of(const Sequence& sequence) const {
+  if (Sequence* const paused = youngest_paused()) return paused;
+  const auto found = std::find_if(running_.rbegin(), running_.rend(),
+                                  [](const Owned& other) { return !pinned(*other); });
+  return found != running_.rend() && (*found)->id > sequence.id ? found->get() : nullptr;
+}
+
+void Scheduler::preempt(Sequence& sequence) {
+  release_blocks(sequence);
+  sequence.num_computed = 0;
+  sequence.state = SequenceState::kWaiting;
+  ++sequence.preemptions;
+  ++preemptions_;
+  const auto at = std::find_if(running_.begin(), running_.end(),
+                               [&](const Owned& other) { return other.get() == &sequence; });
+  insert_by_age(waiting_, std::move(*at));
+  running_.erase(at);
+}
+
+void Scheduler::release_blocks(Sequence& sequence) {
+  for (const int32_t block : sequence.block_table) blocks_.release(block);
+  sequence.block_table.clear();
+}
+
+// --- moving on -----------------------------------------------------------------------------------
+
+void Scheduler::start_running(size_t index) {
+  Owned sequence = std::move(waiting_[index]);
+  waiting_.erase(waiting_.begin() + static_cast<std::ptrdiff_t>(index));
+  start(*sequence);
+  const int blocks =
+      pinned(*sequence) ? max_blocks(*sequence) : blocks_for(sequence->total_tokens());
+  while (static_cast<int>(sequence->block_table.size()) < blocks) {
+    sequence->block_table.push_back(blocks_.allocate());
+  }
+  sequence->state = SequenceState::kRunning;
+  insert_by_age(running_, std::move(sequence));
+}
+
+void Scheduler::leave_queue(const Sequence& sequence) {
+  --queued_;
+  queued_pictures_ -= sequence.has_image();
+  queued_bytes_ -= queue_bytes(sequence);
+}
+
+void Scheduler::start(Sequence& sequence) {
+  if (sequence.started()) return;
+  leave_queue(sequence);
+  sequence.scheduled = now_;
+  if (sequence.ahead > 0) wait_estimate_.observe(sequence.ahead, now_ - sequence.submitted);
+}
+
+void Scheduler::commit(const Plan& plan, std::span<const SampledToken> sampled,
+                       Clock::time_point now) {
+  check(plan_open_ || plan.empty(), "a plan is committed once");
+  now_ = std::max(now_, now);
+  plan_open_ = false;
+  for (const VisionWork& work : plan.vision) finish_vision(work);
+  size_t next = 0;
+  for (const ChunkWork& chunk : plan.chunks) {
+    chunk.sequence->num_computed += chunk.count;
+    if (!chunk.samples) continue;
+    check(next < sampled.size(), "too few tokens were sampled");
+    append(*chunk.sequence, sampled[next++]);
+  }
+  check(next == sampled.size(), "too many tokens were sampled");
+  sweep();
+}
+
+void Scheduler::finish_vision(const VisionWork& work) {
+  Sequence& sequence = *work.sequence;
+  sequence.vision_layers_done += work.count;
+  if (!work.last) return;
+  sequence.features_ready = true;
+  sequence.encoded = now_;
+  std::vector<float>().swap(sequence.request.pixels);  // megabytes that nobody reads again
+  sequence.state = SequenceState::kWaiting;
+  insert_by_age(waiting_, std::move(in_tower_));
+}
+
+void Scheduler::append(Sequence& sequence, const SampledToken& token) {
+  if (!token.finite) {
+    end(sequence, make_error(absl::StatusCode::kInternal, "NUMERIC_FAULT", "",
+                             absl::StrCat("the model's output is not finite at token ",
+                                          sequence.output_ids.size())));
+    return;
+  }
+  const Request& request = sequence.request;
+  if (sequence.output_ids.empty()) sequence.first_token = now_;
+  sequence.last_token = now_;
+  sequence.output_ids.push_back(token.id);
+  sequence.stream->push(TokenEvent{token});
+  if ((!request.ignore_eos && contains(config_.eos_ids, token.id)) ||
+      contains(request.stop_token_ids, token.id)) {
+    end(sequence, absl::OkStatus(), FinishReason::kStop);
+  } else if (static_cast<int>(sequence.output_ids.size()) >= request.max_tokens) {
+    end(sequence, absl::OkStatus(), FinishReason::kLength);
+  }
+}
+
+void Scheduler::fail(const Plan& plan, const absl::Status& status, Clock::time_point now) {
+  now_ = std::max(now_, now);
+  plan_open_ = false;
+  for (const VisionWork& work : plan.vision) end(*work.sequence, status);
+  for (const ChunkWork& chunk : plan.chunks) end(*chunk.sequence, status);
+  sweep();
+}
+
+void Scheduler::fail_all(const absl::Status& status, Clock::time_point now) {
+  now_ = std::max(now_, now);
+  plan_open_ = false;
+  for (const Owned& sequence : running_) end(*sequence, status);
+  if (in_tower_) end(*in_tower_, status);
+  for (const Owned& sequence : waiting_) end(*sequence, status);
+  sweep();
+}
+
+// The caller is told; the sequence stays where it is until sweep(). Ending twice is ending once: a
+// commit that threw half way is followed by a fail of the same plan.
+void Scheduler::end(Sequence& sequence, const absl::Status& status, FinishReason reason) {
+  if (sequence.state == SequenceState::kFinished) return;
+  EndEvent event = make_end_event(sequence, status, reason, now_);
+  release_blocks(sequence);
+  if (sequence.state == SequenceState::kEncoding || sequence.features_ready) --features_held_;
+  if (!sequence.started()) leave_queue(sequence);
+  sequence.state = SequenceState::kFinished;
+  any_ended_ = true;
+  sequence.stream->finish(std::move(event));
+}
+
+void Scheduler::sweep() {
+  if (!any_ended_) return;
+  any_ended_ = false;
+  const auto take_ended = [this](auto& sequences) {
+    const auto ended = std::stable_partition(
+        sequences.begin(), sequences.end(),
+        [](const Owned& sequence) { return sequence->state != SequenceState::kFinished; });
+    std::move(ended, sequences.end(), std::back_inserter(finished_));
+    sequences.erase(ended, sequences.end());
+  };
+  take_ended(waiting_);
+  take_ended(running_);
+  if (in_tower_ && in_tower_->state == SequenceState::kFinished) {
+    finished_.push_back(std::move(in_tower_));
+  }
+}
+
+std::vector<std::unique_ptr<Sequence>> Scheduler::take_finished() {
+  return std::exchange(finished_, {});
+}
+
+bool Scheduler::idle() const { return waiting_.empty() && running_.empty() && !in_tower_; }
+
+SchedulerStats Scheduler::stats() const {
+  SchedulerStats stats;
+  stats.waiting = static_cast<int>(waiting_.size());
+  stats.running = static_cast<int>(running_.size()) + (in_tower_ ? 1 : 0);
+  stats.blocks_total = blocks_.num_blocks();
+  stats.blocks_used = stats.blocks_total - blocks_.num_free();
+  stats.preemptions = preemptions_;
+  stats.steps = steps_;
+  return stats;
+}
+
+}  // namespace cogserve

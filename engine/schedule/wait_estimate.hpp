@@ -1,0 +1,27 @@
+// How long a place in the queue takes, learnt from the requests that left it. Owned by Scheduler.
+#pragma once
+
+#include <chrono>
+#include <cstdint>
+
+namespace cogserve {
+
+class WaitEstimate {
+ public:
+  // A request that had `ahead` (> 0) others before it started after `waited`.
+  void observe(int ahead, std::chrono::nanoseconds waited);
+
+  // Too few requests have waited yet for a guess that may refuse anybody.
+  bool known() const { return observed_ >= 8; }
+  // For a request with `ahead` others before it.
+  std::chrono::nanoseconds expected(int ahead) const { return per_place_ * ahead; }
+  // When a refused caller may try again: within 50 ms and 30 s, spread by `salt` so that callers
+  // refused together do not come back together.
+  std::chrono::milliseconds retry_delay(int ahead, uint64_t salt) const;
+
+ private:
+  std::chrono::nanoseconds per_place_{0};  // moving average
+  int observed_ = 0;
+};
+
+}  // namespace cogserve

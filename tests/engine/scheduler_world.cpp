@@ -1,0 +1,411 @@
+#include "tests/engine/scheduler_world.hpp"
+
+#include <algorithm>
+
+#include "absl/strings/str_cat.h"
+#include "engine/base/error.hpp"
+
+namespace cogserve {
+namespace {
+
+uint64_t scramble(uint64_t x) {
+  x += 0x9e3779b97f4a7c15u;
+  x = (x ^ (x >> 30)) * 0xbf58476d1ce4e5b9u;
+  x = (x ^ (x >> 27)) * 0x94d049bb133111ebu;
+  return x ^ (x >> 31);
+}
+
+bool pinned(const Sequence& sequence) { return sequence.preemptions >= Scheduler::kMaxPreemptions; }
+
+}  // namespace
+
+int32_t world_token(uint64_t id, int index) {
+  return static_cast<int32_t>(scramble(id * 1000003 + static_cast<uint64_t>(index)) % 97);
+}
+
+void WorldCounts::add(const WorldCounts& o) {
+  steps += o.steps, empty_steps += o.empty_steps, rows += o.rows, tokens += o.tokens;
+  submitted += o.submitted, refused += o.refused, taken += o.taken;
+  preemptions += o.preemptions, pictures += o.pictures, finished += o.finished;
+  cancelled += o.cancelled, deadlines += o.deadlines, queue_timeouts += o.queue_timeouts;
+  slow_readers += o.slow_readers, numeric_faults += o.numeric_faults;
+  step_faults += o.step_faults, excused_steps += o.excused_steps;
+  oldest_waited = std::max(oldest_waited, o.oldest_waited);
+  most_preemptions = std::max(most_preemptions, o.most_preemptions);
+}
+
+SchedulerWorld::SchedulerWorld(SchedulerConfig config)
+    : config_(config),
+      scheduler_(config),
+      memory_(static_cast<size_t>(config.num_blocks) * config.block_size) {}
+
+void SchedulerWorld::mix(uint64_t value) { trace_ = scramble(trace_ ^ value); }
+
+void SchedulerWorld::check_that(bool holds, const char* what, uint64_t id) const {
+  if (holds) return;
+  throw WorldError(absl::StrCat(what, " (request ", id, ", step ", counts_.steps, ")"));
+}
+
+bool SchedulerWorld::live(const Client& client) const {
+  return client.sequence != nullptr && client.sequence->state != SequenceState::kFinished;
+}
+
+SchedulerWorld::Client* SchedulerWorld::find(uint64_t id) {
+  for (const auto& client : clients_) {
+    if (client->id == id) return client.get();
+  }
+  return nullptr;
+}
+
+absl::Status SchedulerWorld::submit(const WorldRequest& request, Clock::time_point now) {
+  latest_ = std::max(latest_, now);
+  auto sequence = std::make_unique<Sequence>();
+  auto client = std::make_unique<Client>();
+  client->id = sequence->id = next_id_++;
+  client->request = request;
+  sequence->request.max_tokens = request.max_tokens;
+  sequence->request.ignore_eos = request.ignore_eos;
+  sequence->request.deadline = request.deadline;
+  if (request.stops) sequence->request.stop_token_ids = {kWorldStop};
+  const std::vector<int32_t> text(request.text_tokens, 1000 + static_cast<int32_t>(client->id));
+  sequence->layout = make_token_layout(1, 2, request.image_tokens, text);
+  client->stream = sequence->stream = std::make_shared<TokenStream>(request.capacity);
+  client->sequence = sequence.get();
+  const absl::Status status = scheduler_.add(std::move(sequence), now);
+  if (status.ok()) {
+    ++counts_.submitted;
+    clients_.push_back(std::move(client));
+  } else {
+    ++counts_.refused;
+    check_that(!client->stream->pop().has_value(), "a refused request's stream was touched");
+  }
+  mix(static_cast<uint64_t>(status.code()));
+  return status;
+}
+
+void SchedulerWorld::step(Clock::time_point now, StepFault fault,
+                          const std::function<bool()>& poison) {
+  latest_ = std::max(latest_, now);
+  std::vector<Client*> doomed;
+  for (const auto& client : clients_) {
+    if (!live(*client)) continue;
+    if (client->stream->cancelled() || client->request.deadline <= latest_) {
+      doomed.push_back(client.get());
+    }
+  }
+  const Plan plan = scheduler_.schedule(now);
+  ++counts_.steps;
+  counts_.empty_steps += plan.empty();
+  check_ended(doomed);
+  check_plan(plan);
+  check_vision(plan);
+  check_order();
+  check_preemptions();
+  check_progress(plan);
+  check_blocks();
+  check_caps();
+
+  std::vector<SampledToken> sampled;
+  for (const ChunkWork& chunk : plan.chunks) {
+    compute(chunk);
+    if (!chunk.samples) continue;
+    const int index = static_cast<int>(chunk.sequence->output_ids.size());
+    sampled.emplace_back();
+    sampled.back().id = world_token(chunk.sequence->id, index);
+    if (poison && fault == StepFault::kNone && poison()) {
+      sampled.back().finite = false;
+      find(chunk.sequence->id)->poisoned = true;
+    }
+  }
+  if (fault == StepFault::kNone) {
+    scheduler_.commit(plan, sampled, now);
+  } else {
+    const absl::Status status =
+        make_error(absl::StatusCode::kInternal, "STEP_FAULT", "", "planted");
+    for (const auto& client : clients_) {
+      client->plan_failed |= fault == StepFault::kFailAll;
+      client->plan_failed |= std::count(in_plan_.begin(), in_plan_.end(), client->sequence) > 0;
+    }
+    fault == StepFault::kFailAll ? scheduler_.fail_all(status, now)
+                                 : scheduler_.fail(plan, status, now);
+  }
+  check_blocks();
+  take_finished();
+  snapshot();
+}
+
+// What was cancelled or past its deadline before schedule() is over after it.
+void SchedulerWorld::check_ended(const std::vector<Client*>& doomed) const {
+  for (const Client* client : doomed) {
+    check_that(!live(*client), "a cancelled or late sequence lives on", client->id);
+    check_that(client->sequence->block_table.empty(), "an ended sequence holds blocks", client->id);
+  }
+}
+
+void SchedulerWorld::check_plan(const Plan& plan) {
+  in_plan_.clear();
+  int rows = 0;
+  bool prefill_seen = false;
+  for (const ChunkWork& chunk : plan.chunks) {
+    const Sequence& s = *chunk.sequence;
+    rows += chunk.count;
+    check_that(std::count(in_plan_.begin(), in_plan_.end(), &s) == 0, "planned twice", s.id);
+    in_plan_.push_back(chunk.sequence);
+    check_that(s.state == SequenceState::kRunning, "a planned sequence does not run", s.id);
+    check_that(!s.paused && !s.stream->full(), "a full stream's sequence is planned", s.id);
+    check_that(!s.needs_tower(), "planned before its picture is encoded", s.id);
+    check_that(chunk.count > 0 && chunk.begin == s.num_computed, "a chunk leaves a gap", s.id);
+    check_that(chunk.begin + chunk.count <= s.total_tokens(), "a chunk beyond the end", s.id);
+    check_that(chunk.samples == (chunk.begin + chunk.count == s.total_tokens()),
+               "samples at the wrong token", s.id);
+    const bool decodes = s.pending_tokens() == 1 && !s.output_ids.empty() && s.num_computed > 0;
+    check_that(!decodes || !prefill_seen, "a decode row stands behind a prefill chunk", s.id);
+    prefill_seen |= chunk.count > 1;
+    Client& client = *find(s.id);
+    client.rows += chunk.count;
+    check_that(client.rows <= int64_t{1 + s.preemptions} * s.max_kv_tokens(),
+               "more rows than its preemptions explain", s.id);
+    mix(s.id * 4096 + static_cast<uint64_t>(chunk.count));
+  }
+  check_that(rows <= config_.max_num_batched_tokens, "too many rows in a step");
+  counts_.rows += static_cast<uint64_t>(rows);
+}
+
+void SchedulerWorld::check_vision(const Plan& plan) {
+  check_that(plan.vision.size() <= 1, "two pictures in the tower");
+  for (const VisionWork& work : plan.vision) {
+    const Sequence& s = *work.sequence;
+    in_plan_.push_back(work.sequence);
+    const int slice = config_.vision_layers_per_step * (plan.chunks.empty() ? 4 : 1);
+    check_that(s.state == SequenceState::kEncoding, "encodes outside the tower", s.id);
+    check_that(work.begin == s.vision_layers_done, "a gap in the tower", s.id);
+    check_that(work.count > 0 && work.count <= slice, "a wrong tower slice", s.id);
+    check_that(work.last == (work.begin + work.count == config_.vision_layers),
+               "the tower ends at the wrong layer", s.id);
+    Client& client = *find(s.id);
+    check_that(!client.encoded, "a picture is encoded twice", s.id);
+    client.encoded = work.last;
+    counts_.pictures += work.last;
+    mix(s.id * 8192 + static_cast<uint64_t>(work.begin));
+  }
+}
+
+// Nothing starts before an older sequence that could, and starting leaves the watermark.
+void SchedulerWorld::check_order() const {
+  uint64_t youngest_started = 0;
+  int growing = 0;
+  for (const auto& client : clients_) {
+    if (!live(*client) || client->sequence->state != SequenceState::kRunning) continue;
+    const Sequence& s = *client->sequence;
+    growing += !s.paused &&
+               s.max_kv_tokens() > static_cast<int>(s.block_table.size()) * config_.block_size;
+    const bool started =
+        client->state != SequenceState::kRunning || client->preemptions != s.preemptions;
+    if (started) youngest_started = s.id;
+  }
+  if (youngest_started == 0) return;
+  check_that(scheduler_.blocks().num_free() >= growing - 1, "started below the watermark",
+             youngest_started);
+  for (const auto& client : clients_) {
+    if (!live(*client) || client->id >= youngest_started) continue;
+    const Sequence& s = *client->sequence;
+    check_that(s.state != SequenceState::kWaiting || s.paused || s.needs_tower(),
+               "overtaken though it could start", s.id);
+  }
+}
+
+void SchedulerWorld::check_preemptions() {
+  for (const auto& client : clients_) {
+    if (!live(*client)) continue;
+    const Sequence& s = *client->sequence;
+    if (s.preemptions == client->preemptions) continue;
+    check_that(s.preemptions == client->preemptions + 1, "preempted twice in a step", s.id);
+    check_that(s.preemptions <= Scheduler::kMaxPreemptions, "preempted too often", s.id);
+    check_that(s.num_computed == 0, "a preempted sequence trusts a cache", s.id);
+    check_that(!s.needs_tower(), "preemption lost the picture's features", s.id);
+    ++counts_.preemptions;
+    counts_.most_preemptions = std::max(counts_.most_preemptions, s.preemptions);
+    if (s.paused) continue;
+    for (const auto& other : clients_) {
+      if (!live(*other) || other->state != SequenceState::kRunning) continue;
+      const Sequence& o = *other->sequence;
+      check_that(o.state != SequenceState::kRunning || pinned(o) || (o.id < s.id && !o.paused) ||
+                     o.id == s.id,
+                 "an older sequence was preempted before a younger or a lagging one", s.id);
+    }
+  }
+}
+
+void SchedulerWorld::check_blocks() const {
+  const BlockManager& blocks = scheduler_.blocks();
+  std::vector<int> owners(blocks.num_blocks(), 0);
+  for (const auto& client : clients_) {
+    if (client->sequence == nullptr) continue;
+    const Sequence& s = *client->sequence;
+    check_that(s.state == SequenceState::kRunning || s.block_table.empty(),
+               "holds blocks but does not run", s.id);
+    check_that(!live(*client) ||
+                   static_cast<int>(s.block_table.size()) * config_.block_size >= s.num_computed,
+               "computed beyond its blocks", s.id);
+    for (const int32_t block : s.block_table) ++owners.at(block);
+  }
+  int used = 0;
+  for (int block = 0; block < blocks.num_blocks(); ++block) {
+    check_that(blocks.references(block) == owners[block], "a count differs from its owners");
+    used += owners[block] > 0;
+  }
+  check_that(used + blocks.num_free() == blocks.num_blocks(), "blocks are lost");
+}
+
+void SchedulerWorld::check_caps() const {
+  int running = 0, encoding = 0, features = 0, queued = 0;
+  for (const auto& client : clients_) {
+    if (!live(*client)) continue;
+    const Sequence& s = *client->sequence;
+    running += s.state == SequenceState::kRunning;
+    encoding += s.state == SequenceState::kEncoding;
+    features += s.features_ready || s.state == SequenceState::kEncoding;
+    queued += !s.started();
+    check_that(s.overtaken <= Scheduler::kMaxOvertakes, "overtaken too often", s.id);
+    check_that(static_cast<int>(s.output_ids.size()) < s.request.max_tokens, "too many tokens",
+               s.id);
+  }
+  check_that(running <= config_.max_num_seqs, "too many sequences run");
+  check_that(encoding <= 1, "two pictures in the tower");
+  check_that(features <= config_.max_num_seqs, "too many pictures are kept");
+  check_that(queued <= config_.max_queue_size, "the queue is too long");
+  const SchedulerStats stats = scheduler_.stats();
+  check_that(stats.running == running + encoding, "stats: running");
+  check_that(stats.blocks_used == config_.num_blocks - scheduler_.blocks().num_free(),
+             "stats: blocks");
+}
+
+// If somebody can run, somebody does, in this very step; and the oldest that runs does.
+void SchedulerWorld::check_progress(const Plan& plan) {
+  Client* oldest = nullptr;
+  bool excused = false;
+  bool pinned_runs = false;
+  for (const auto& client : clients_) {
+    if (!live(*client)) continue;
+    const Sequence& s = *client->sequence;
+    if (!s.paused && oldest == nullptr) oldest = client.get();
+    excused |= s.paused && (s.features_ready || s.state == SequenceState::kRunning);
+    pinned_runs |= s.state == SequenceState::kRunning && pinned(s);
+  }
+  if (oldest == nullptr) return;
+  if (plan.empty()) {
+    check_that(excused, "nothing runs though something could", oldest->id);
+    ++counts_.excused_steps;
+  }
+  const bool works = std::count(in_plan_.begin(), in_plan_.end(), oldest->sequence) > 0;
+  check_that(works || pinned_runs || oldest->sequence->state != SequenceState::kRunning,
+             "the oldest runs and does not progress", oldest->id);
+  oldest->waited = works ? 0 : oldest->waited + 1;
+  counts_.oldest_waited = std::max(counts_.oldest_waited, oldest->waited);
+}
+
+// Writes the chunk's slots, then reads every slot that its rows attend to.
+void SchedulerWorld::compute(const ChunkWork& chunk) {
+  const Sequence& s = *chunk.sequence;
+  const int end = chunk.begin + chunk.count;
+  for (int index = 0; index < end; ++index) {
+    const int32_t block = s.block_table.at(index / config_.block_size);
+    Slot& slot = memory_.at(block * config_.block_size + index % config_.block_size);
+    if (index >= chunk.begin) slot = {s.id, index, s.token_at(index)};
+    check_that(slot.id == s.id && slot.index == index && slot.token == s.token_at(index),
+               "a row reads a slot that is not its own", s.id);
+  }
+}
+
+void SchedulerWorld::take_finished() {
+  for (std::unique_ptr<Sequence>& sequence : scheduler_.take_finished()) {
+    check_that(sequence->state == SequenceState::kFinished, "handed back alive", sequence->id);
+    check_that(sequence->block_table.empty(), "handed back with blocks", sequence->id);
+    Client* const client = find(sequence->id);
+    check_that(client != nullptr && client->sequence == sequence.get(), "handed back twice",
+               sequence->id);
+    client->sequence = nullptr;
+    ++counts_.taken;
+  }
+}
+
+void SchedulerWorld::snapshot() {
+  for (const auto& client : clients_) {
+    if (client->sequence == nullptr) continue;
+    check_that(live(*client), "ended, but not handed back", client->id);
+    client->state = client->sequence->state;
+    client->preemptions = client->sequence->preemptions;
+  }
+}
+
+void SchedulerWorld::read(Client& client, int limit) {
+  for (int i = 0; i < limit; ++i) {
+    const auto event = client.stream->pop();
+    if (!event.has_value()) return;
+    check_that(!client.ended, "an event after the end", client.id);
+    if (const auto* token = std::get_if<TokenEvent>(&*event)) {
+      check_that(token->token.id == world_token(client.id, client.received), "a wrong token",
+                 client.id);
+      ++client.received;
+      ++counts_.tokens;
+    } else {
+      client.ended = true;
+      check_end(client, std::get<EndEvent>(*event));
+    }
+  }
+}
+
+void SchedulerWorld::check_end(const Client& client, const EndEvent& end) {
+  const WorldRequest& r = client.request;
+  check_that(client.sequence == nullptr, "ended but not handed back", client.id);
+  check_that(end.completion_tokens == client.received, "tokens are lost", client.id);
+  check_that(end.image_tokens == r.image_tokens, "wrong usage", client.id);
+  check_that(end.prompt_tokens == 1 + r.image_tokens + r.text_tokens, "wrong usage", client.id);
+  const int32_t last =
+      client.received > 0 ? world_token(client.id, client.received - 1) : int32_t{-1};
+  const bool stopped = (last == kWorldEos && !r.ignore_eos) || (last == kWorldStop && r.stops);
+  const std::string reason = error_reason(end.status);
+  mix(static_cast<uint64_t>(end.status.code()) + client.id * 64);
+  if (end.status.ok()) {
+    ++counts_.finished;
+    check_that(end.reason == (stopped ? FinishReason::kStop : FinishReason::kLength),
+               "a wrong finish reason", client.id);
+    check_that(stopped || client.received == r.max_tokens, "ended early", client.id);
+    return;
+  }
+  check_that(!stopped && client.received < r.max_tokens, "went on after its end", client.id);
+  if (reason == "CANCELLED") {
+    ++counts_.cancelled;
+    check_that(client.stream->cancelled(), "cancelled by nobody", client.id);
+  } else if (reason == "DEADLINE") {
+    ++counts_.deadlines;
+    check_that(r.deadline <= latest_, "the deadline has not passed", client.id);
+  } else if (reason == "QUEUE_TIMEOUT") {
+    ++counts_.queue_timeouts;
+    check_that(client.received == 0, "a started request timed out in the queue", client.id);
+  } else if (reason == "SLOW_READER") {
+    ++counts_.slow_readers;
+    check_that(client.received >= r.capacity, "a reader that keeps up is called slow", client.id);
+  } else if (reason == "NUMERIC_FAULT") {
+    ++counts_.numeric_faults;
+    check_that(client.poisoned, "a fault without cause", client.id);
+  } else {
+    ++counts_.step_faults;
+    check_that(reason == "STEP_FAULT" && client.plan_failed, "a fault without cause", client.id);
+  }
+}
+
+void SchedulerWorld::forget_ended() {
+  std::erase_if(clients_, [](const auto& client) { return client->ended; });
+}
+
+void SchedulerWorld::check_at_rest() const {
+  check_that(scheduler_.idle(), "not idle at rest");
+  check_that(scheduler_.blocks().num_free() == config_.num_blocks, "blocks are held at rest");
+  check_that(clients_.empty(), "a request never ended");
+  check_that(counts_.taken == counts_.submitted, "sequences are lost");
+  const SchedulerStats stats = scheduler_.stats();
+  check_that(stats.waiting == 0 && stats.running == 0, "stats are not zero at rest");
+}
+
+}  // namespace cogserve
