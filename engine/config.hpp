@@ -22,7 +22,7 @@ struct VisionConfig {
   float layer_norm_eps = 1e-6f;
 
   int grid() const { return image_size / patch; }
-  int rows() const { return grid() * grid() + 1; }                       // class row first
+  int rows() const { return grid() * grid() + 1; }                      // class row first
   int image_tokens() const { return (grid() / 2) * (grid() / 2) + 2; }  // with boi and eoi
   int head_dim() const { return hidden / heads; }
 };
@@ -77,7 +77,7 @@ struct EngineConfig {
   size_t max_queue_bytes = size_t{512} << 20;
   std::chrono::milliseconds max_queue_time{30000};
   std::chrono::milliseconds max_request_time{300000};
-  int outbox_tokens = 256;                          // undelivered tokens before a request pauses
+  int outbox_tokens = 256;                            // undelivered tokens before a request pauses
   std::chrono::milliseconds slow_reader_time{10000};  // paused this long: ended
 };
 

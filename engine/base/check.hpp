@@ -2,7 +2,6 @@
 // and never hangs anybody. Never used for what a caller can cause.
 #pragma once
 
-#include <source_location>
 #include <stdexcept>
 #include <string>
 
@@ -13,11 +12,11 @@ class InvariantError : public std::logic_error {
   using std::logic_error::logic_error;
 };
 
-inline void check(bool holds, const char* what,
-                  std::source_location at = std::source_location::current()) {
+// The builtins are std::source_location's; clang 14 has them, but not the class.
+inline void check(bool holds, const char* what, const char* function = __builtin_FUNCTION(),
+                  int line = __builtin_LINE()) {
   if (holds) return;
-  throw InvariantError(std::string(what) + " (" + at.function_name() + ":" +
-                       std::to_string(at.line()) + ")");
+  throw InvariantError(std::string(what) + " (" + function + ":" + std::to_string(line) + ")");
 }
 
 }  // namespace cogserve

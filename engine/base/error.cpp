@@ -11,6 +11,8 @@ namespace {
 constexpr char kReasonUrl[] = "cogserve/reason";
 constexpr char kFieldUrl[] = "cogserve/field";
 constexpr char kRetryUrl[] = "cogserve/retry-ms";
+constexpr char kLimitUrl[] = "cogserve/limit";
+constexpr char kGotUrl[] = "cogserve/got";
 
 // absl::string_view is a type of its own where abseil was built as C++14.
 absl::string_view view(std::string_view text) { return {text.data(), text.size()}; }
@@ -40,9 +42,19 @@ absl::Status with_retry_delay(absl::Status status, std::chrono::milliseconds del
   return status;
 }
 
+absl::Status with_limit(absl::Status status, std::string_view limit, std::string_view got) {
+  status.SetPayload(kLimitUrl, absl::Cord(view(limit)));
+  status.SetPayload(kGotUrl, absl::Cord(view(got)));
+  return status;
+}
+
 std::string error_reason(const absl::Status& status) { return payload(status, kReasonUrl); }
 
 std::string error_field(const absl::Status& status) { return payload(status, kFieldUrl); }
+
+std::string error_limit(const absl::Status& status) { return payload(status, kLimitUrl); }
+
+std::string error_got(const absl::Status& status) { return payload(status, kGotUrl); }
 
 std::optional<std::chrono::milliseconds> error_retry_delay(const absl::Status& status) {
   const std::string text = payload(status, kRetryUrl);

@@ -26,9 +26,14 @@ absl::Status invalid_argument(std::string_view reason, std::string_view field,
 // Adds the time after which a retry may succeed (RESOURCE_EXHAUSTED and UNAVAILABLE).
 absl::Status with_retry_delay(absl::Status status, std::chrono::milliseconds delay);
 
+// Adds the limit that was passed and the value that passed it, as the caller may read them.
+absl::Status with_limit(absl::Status status, std::string_view limit, std::string_view got);
+
 // Empty when `status` carries none.
 std::string error_reason(const absl::Status& status);
 std::string error_field(const absl::Status& status);
+std::string error_limit(const absl::Status& status);
+std::string error_got(const absl::Status& status);
 std::optional<std::chrono::milliseconds> error_retry_delay(const absl::Status& status);
 
 }  // namespace cogserve

@@ -15,8 +15,8 @@ namespace {
 
 using nlohmann::json;
 
-// Feeds the parser and tells how far it has read, which the parser itself only says in syntax errors.
-// The parser copies its iterators, so the position is shared.
+// Feeds the parser and tells how far it has read, which the parser itself only says in syntax
+// errors. The parser copies its iterators, so the position is shared.
 class PositionIterator {
  public:
   using iterator_category = std::input_iterator_tag;
@@ -54,7 +54,9 @@ class DocumentBuilder : public nlohmann::json_sax<json> {
   bool boolean(bool value) override { return add(value) != nullptr; }
   bool number_integer(number_integer_t value) override { return add(value) != nullptr; }
   bool number_unsigned(number_unsigned_t value) override { return add(value) != nullptr; }
-  bool number_float(number_float_t value, const string_t&) override { return add(value) != nullptr; }
+  bool number_float(number_float_t value, const string_t&) override {
+    return add(value) != nullptr;
+  }
   bool string(string_t& value) override { return add(std::move(value)) != nullptr; }
   bool binary(binary_t& value) override { return add(json::binary(std::move(value))) != nullptr; }
   bool key(string_t& value) override {
@@ -114,8 +116,8 @@ class DocumentBuilder : public nlohmann::json_sax<json> {
   const char* const* position_;
   int max_depth_;
   json root_;
-  // Containers not closed yet, outermost first. Their addresses hold: a container only gains siblings
-  // after it is closed.
+  // Containers not closed yet, outermost first. Their addresses hold: a container only gains
+  // siblings after it is closed.
   std::vector<json*> open_;
   std::string key_;
   absl::Status status_;

@@ -1,0 +1,129 @@
+#include "engine/model/decoder.hpp"
+
+#include <cmath>
+#include <utility>
+
+#include "engine/base/check.hpp"
+
+namespace cogserve {
+
+Decoder::Activations Decoder::Activations::first_rows(int rows) const {
+  Activations a = *this;
+  for (Tensor* tensor : {&a.x, &a.h, &a.qkv, &a.attention, &a.gate, &a.up}) {
+    *tensor = tensor->slice_rows(0, rows);
+  }
+  return a;
+}
+
+Decoder::Activations Decoder::lay_out(Workspace* workspace, const ModelConfig& config,
+                                      DType activation, int max_rows, int max_logit_rows) {
+  const auto rows_of = [&](int cols) { return workspace->take(activation, max_rows, cols); };
+  Activations a;
+  a.x = rows_of(config.hidden);
+  a.h = rows_of(config.hidden);
+  a.qkv = rows_of(config.qkv_width());
+  a.attention = rows_of(config.hidden);
+  a.gate = rows_of(config.intermediate);
+  a.up = rows_of(config.intermediate);
+  a.last = workspace->take(activation, max_logit_rows, config.hidden);
+  a.last_norm = workspace->take(activation, max_logit_rows, config.hidden);
+  a.logits = workspace->take(DType::kF32, max_logit_rows, config.vocab);
+  return a;
+}
+
+size_t Decoder::workspace_bytes(const ModelConfig& config, DType activation, int max_rows,
+                                int max_logit_rows) {
+  Workspace workspace;
+  lay_out(&workspace, config, activation, max_rows, max_logit_rows);
+  return workspace.bytes() + rope_table_bytes(config);
+}
+
+absl::StatusOr<Decoder> Decoder::create(Backend* backend, const ModelConfig& config,
+                                        DecoderWeights weights, int max_rows, int max_logit_rows,
+                                        RopeDtype rope_dtype) {
+  Decoder decoder;
+  decoder.backend_ = backend;
+  decoder.config_ = config;
+  decoder.rope_dtype_ = resolve_rope_dtype(rope_dtype, weights.embedding.tensor.dtype);
+  decoder.weights_ = std::move(weights);
+  absl::StatusOr<RopeStorage> rope = make_rope_table(backend, config, decoder.rope_dtype_);
+  if (!rope.ok()) return rope.status();
+  decoder.rope_ = std::move(*rope);
+
+  const DType activation = backend->activation_dtype();
+  Workspace size;
+  lay_out(&size, config, activation, max_rows, max_logit_rows);
+  absl::StatusOr<Buffer> memory = backend->allocate(size.bytes());
+  if (!memory.ok()) return memory.status();
+  decoder.memory_ = std::move(*memory);
+  Workspace workspace(decoder.memory_.data());
+  decoder.activations_ = lay_out(&workspace, config, activation, max_rows, max_logit_rows);
+  return decoder;
+}
+
+Tensor Decoder::forward(const Batch& batch, std::span<const KvLayer> kv) {
+  check(batch.rows() > 0 && batch.rows() <= activations_.x.rows, "a step has 1 to max_rows rows");
+  check(kv.size() == weights_.layers.size(), "there is one KV layer per decoder layer");
+  const Activations a = activations_.first_rows(batch.rows());
+  embed(batch, a.x);
+  for (size_t i = 0; i < weights_.layers.size(); ++i) {
+    run_layer(weights_.layers[i], kv[i], batch, a);
+  }
+  return compute_logits(batch, a);
+}
+
+void Decoder::embed(const Batch& batch, const Tensor& x) {
+  backend_->embed(weights_.embedding.tensor, batch.token_ids, x);
+  for (const ImageRows& image : batch.image_rows) {
+    backend_->copy(image.features.slice_rows(image.feature_row, image.count),
+                   x.slice_rows(image.row, image.count));
+  }
+}
+
+void Decoder::run_layer(const DecoderLayerWeights& layer, const KvLayer& kv, const Batch& batch,
+                        const Activations& a) {
+  const ExpertWeights& vision = layer.vision;
+  const ExpertWeights& language = layer.language;
+  const int split = batch.vision_rows;
+  const float eps = config_.rms_norm_eps;
+  const float scale = 1.0f / std::sqrt(static_cast<float>(config_.head_dim()));
+  const Tensor q = a.qkv.slice_cols(0, config_.hidden);
+
+  backend_->rms_norm(a.x, layer.input_norm.weight.tensor, eps, a.h);
+  expert_linear(a.h, vision.qkv, language.qkv, split, a.qkv);
+  backend_->rope_and_store_kv(a.qkv, config_.heads, batch.positions, batch.slots, rope_.table, kv);
+  backend_->paged_attention(q, config_.heads, batch.runs, batch.block_tables, kv, scale,
+                            a.attention);
+  expert_linear(a.attention, vision.dense, language.dense, split, a.h);
+  backend_->add(a.h, a.x);
+
+  backend_->rms_norm(a.x, layer.post_attention_norm.weight.tensor, eps, a.h);
+  expert_linear(a.h, vision.mlp.gate, language.mlp.gate, split, a.gate);
+  expert_linear(a.h, vision.mlp.up, language.mlp.up, split, a.up);
+  backend_->silu_mul(a.gate, a.up, a.gate);
+  expert_linear(a.gate, vision.mlp.down, language.mlp.down, split, a.h);
+  backend_->add(a.h, a.x);
+}
+
+Tensor Decoder::compute_logits(const Batch& batch, const Activations& a) {
+  const auto count = static_cast<int64_t>(batch.logit_rows.size());
+  check(count <= a.logits.rows, "a step has at most max_logit_rows logit rows");
+  const Tensor logits = a.logits.slice_rows(0, count);
+  if (count == 0) return logits;
+  const Tensor last = a.last.slice_rows(0, count);
+  const Tensor normed = a.last_norm.slice_rows(0, count);
+  backend_->gather_rows(a.x, batch.logit_rows, last);
+  backend_->rms_norm(last, weights_.norm.weight.tensor, config_.rms_norm_eps, normed);
+  apply(backend_, weights_.head, normed, logits);
+  return logits;
+}
+
+void Decoder::expert_linear(const Tensor& x, const Linear& vision, const Linear& language,
+                            int vision_rows, const Tensor& y) {
+  const int64_t language_rows = x.rows - vision_rows;
+  apply(backend_, vision, x.slice_rows(0, vision_rows), y.slice_rows(0, vision_rows));
+  apply(backend_, language, x.slice_rows(vision_rows, language_rows),
+        y.slice_rows(vision_rows, language_rows));
+}
+
+}  // namespace cogserve

@@ -1,0 +1,224 @@
+#include "engine/model/weights.hpp"
+
+#include <algorithm>
+#include <cstring>
+#include <memory>
+#include <string>
+#include <utility>
+
+#include "engine/base/check.hpp"
+
+namespace cogserve {
+namespace {
+
+// How a tensor is brought into the backend's memory.
+enum class Form {
+  kMatrix,  // Weight
+  kMerge,   // Weight of a 2x2 convolution [out, c, 2, 2]
+  kVector,  // Parameter, f32 [1, n]
+  kTable,   // Parameter in its own dtype, [rows, last dimension]
+};
+
+// One tensor of the layout and where it goes: `weight` for the first two forms, else `parameter`.
+struct Slot {
+  std::string name;
+  std::vector<int64_t> shape;
+  Form form;
+  Weight* weight = nullptr;
+  Parameter* parameter = nullptr;
+
+  int64_t elements() const { return HostTensor{nullptr, DType::kF32, shape}.elements(); }
+};
+
+// Lists the tensors of the published layout while it lays out `weights` for them.
+class Layout {
+ public:
+  Layout(const ModelConfig& config, ModelWeights* weights) : config_(config) {
+    list_decoder(&weights->decoder);
+    list_vision(&weights->vision);
+  }
+
+  std::vector<Slot> take() { return std::move(slots_); }
+
+ private:
+  using Shape = std::vector<int64_t>;
+
+  void matrix(const std::string& name, Shape shape, Linear* linear) {
+    slots_.push_back({name + ".weight", std::move(shape), Form::kMatrix, &linear->weight, nullptr});
+  }
+  void vector(const std::string& name, int64_t size, Parameter* parameter) {
+    slots_.push_back({name, {size}, Form::kVector, nullptr, parameter});
+  }
+  void table(const std::string& name, Shape shape, Parameter* parameter) {
+    slots_.push_back({name, std::move(shape), Form::kTable, nullptr, parameter});
+  }
+  void biased(const std::string& name, Shape shape, Linear* linear) {
+    const int64_t out = shape[0];
+    matrix(name, std::move(shape), linear);
+    vector(name + ".bias", out, &linear->bias);
+  }
+  void rms_norm(const std::string& name, int64_t size, Norm* norm) {
+    vector(name + ".weight", size, &norm->weight);
+  }
+  void layer_norm(const std::string& name, int64_t size, Norm* norm) {
+    vector(name + ".weight", size, &norm->weight);
+    vector(name + ".bias", size, &norm->bias);
+  }
+
+  void list_decoder(DecoderWeights* decoder) {
+    const int64_t hidden = config_.hidden;
+    table("model.embed_tokens.weight", {config_.vocab, hidden}, &decoder->embedding);
+    decoder->layers.resize(config_.layers);
+    for (int i = 0; i < config_.layers; ++i) {
+      const std::string layer = "model.layers." + std::to_string(i);
+      DecoderLayerWeights& weights = decoder->layers[i];
+      rms_norm(layer + ".input_layernorm", hidden, &weights.input_norm);
+      rms_norm(layer + ".post_attention_layernorm", hidden, &weights.post_attention_norm);
+      list_expert(layer, "language", &weights.language);
+      list_expert(layer, "vision", &weights.vision);
+      vector(layer + ".self_attn.vision_expert_query_key_value.bias", config_.qkv_width(),
+             &weights.vision.qkv.bias);
+    }
+    rms_norm("model.norm", hidden, &decoder->norm);
+    matrix("lm_head", {config_.vocab, hidden}, &decoder->head);
+  }
+
+  void list_expert(const std::string& layer, const std::string& kind, ExpertWeights* expert) {
+    const int64_t hidden = config_.hidden;
+    const std::string attention = layer + ".self_attn." + kind + "_expert_";
+    matrix(attention + "query_key_value", {config_.qkv_width(), hidden}, &expert->qkv);
+    matrix(attention + "dense", {hidden, hidden}, &expert->dense);
+    const std::string mlp = layer + ".mlp." + kind + "_mlp.";
+    matrix(mlp + "gate_proj", {config_.intermediate, hidden}, &expert->mlp.gate);
+    matrix(mlp + "up_proj", {config_.intermediate, hidden}, &expert->mlp.up);
+    matrix(mlp + "down_proj", {hidden, config_.intermediate}, &expert->mlp.down);
+  }
+
+  void list_vision(VisionWeights* vision) {
+    const VisionConfig& tower = config_.vision;
+    const int64_t width = tower.hidden;
+    const std::string patches = "model.vision.patch_embedding.";
+    biased(patches + "proj", {width, 3, tower.patch, tower.patch}, &vision->patch);
+    table(patches + "cls_embedding", {1, width}, &vision->class_row);
+    table(patches + "position_embedding.weight", {tower.rows(), width}, &vision->positions);
+    vision->layers.resize(tower.layers);
+    for (int i = 0; i < tower.layers; ++i) {
+      const std::string layer = "model.vision.transformer.layers." + std::to_string(i);
+      VisionLayerWeights& weights = vision->layers[i];
+      biased(layer + ".attention.query_key_value", {3 * width, width}, &weights.qkv);
+      biased(layer + ".attention.dense", {width, width}, &weights.dense);
+      layer_norm(layer + ".input_layernorm", width, &weights.attention_norm);
+      biased(layer + ".mlp.fc1", {tower.intermediate, width}, &weights.fc1);
+      biased(layer + ".mlp.fc2", {width, tower.intermediate}, &weights.fc2);
+      layer_norm(layer + ".post_attention_layernorm", width, &weights.mlp_norm);
+    }
+    slots_.push_back({"model.vision.conv.weight",
+                      {width, width, 2, 2},
+                      Form::kMerge,
+                      &vision->merge.weight,
+                      nullptr});
+    vector("model.vision.conv.bias", width, &vision->merge.bias);
+    list_adapter(vision);
+  }
+
+  void list_adapter(VisionWeights* vision) {
+    const int64_t hidden = config_.hidden;
+    const std::string adapter = "model.vision.linear_proj.";
+    matrix(adapter + "linear_proj", {hidden, config_.vision.hidden}, &vision->projection);
+    layer_norm(adapter + "norm1", hidden, &vision->projection_norm);
+    matrix(adapter + "gate_proj", {config_.intermediate, hidden}, &vision->mlp.gate);
+    matrix(adapter + "dense_h_to_4h", {config_.intermediate, hidden}, &vision->mlp.up);
+    matrix(adapter + "dense_4h_to_h", {hidden, config_.intermediate}, &vision->mlp.down);
+    table("model.vision.boi", {1, 1, hidden}, &vision->boi);
+    table("model.vision.eoi", {1, 1, hidden}, &vision->eoi);
+  }
+
+  const ModelConfig& config_;
+  std::vector<Slot> slots_;
+};
+
+// [out, c, 2, 2] -> [out, 2 * 2 * c]: the convolution as a matrix over merge_2x2's rows, which hold
+// the four cells one after the other.
+std::vector<std::byte> cells_first(const HostTensor& source) {
+  const int64_t out = source.shape[0];
+  const int64_t channels = source.shape[1];
+  const size_t size = dtype_size(source.dtype);
+  std::vector<std::byte> permuted(source.elements() * size);
+  std::byte* to = permuted.data();
+  for (int64_t o = 0; o < out; ++o) {
+    for (int64_t cell = 0; cell < 4; ++cell) {
+      for (int64_t c = 0; c < channels; ++c, to += size) {
+        std::memcpy(to, source.data + ((o * channels + c) * 4 + cell) * size, size);
+      }
+    }
+  }
+  return permuted;
+}
+
+absl::Status load_slot(Backend* backend, const Slot& slot, HostTensor tensor) {
+  std::vector<std::byte> permuted;
+  if (slot.form == Form::kMerge) {
+    permuted = cells_first(tensor);
+    tensor = {permuted.data(), tensor.dtype, {tensor.shape[0], 4 * tensor.shape[1]}};
+  }
+  if (slot.weight != nullptr) {
+    absl::StatusOr<Weight> weight = backend->load_weight(tensor);
+    if (!weight.ok()) return weight.status();
+    *slot.weight = std::move(*weight);
+    return absl::OkStatus();
+  }
+  if (slot.form == Form::kTable) {
+    tensor.shape = {tensor.elements() / tensor.shape.back(), tensor.shape.back()};
+  }
+  absl::StatusOr<Parameter> parameter =
+      slot.form == Form::kTable ? backend->load_table(tensor) : backend->load_vector(tensor);
+  if (!parameter.ok()) return parameter.status();
+  *slot.parameter = std::move(*parameter);
+  return absl::OkStatus();
+}
+
+}  // namespace
+
+absl::StatusOr<ModelWeights> load_weights(Backend* backend, const ModelConfig& config,
+                                          WeightSource* source, const LoadProgress& progress) {
+  // On the heap: slots point into it while it is filled.
+  const auto weights = std::make_unique<ModelWeights>();
+  const std::vector<Slot> slots = Layout(config, weights.get()).take();
+
+  std::vector<std::pair<StoredTensor, const Slot*>> plan;
+  int64_t total = 0;
+  for (const Slot& slot : slots) {
+    absl::StatusOr<StoredTensor> stored = source->require(slot.name, slot.shape);
+    if (!stored.ok()) return stored.status();
+    total += slot.elements() * static_cast<int64_t>(dtype_size(stored->dtype));
+    plan.emplace_back(std::move(*stored), &slot);
+  }
+  const absl::Status complete = source->finish();
+  if (!complete.ok()) return complete;
+
+  std::sort(plan.begin(), plan.end(),
+            [](const auto& a, const auto& b) { return a.first.order < b.first.order; });
+  int64_t done = 0;
+  for (const auto& [stored, slot] : plan) {
+    const absl::StatusOr<HostTensor> tensor = source->read(stored);
+    if (!tensor.ok()) return tensor.status();
+    const absl::Status loaded = load_slot(backend, *slot, *tensor);
+    if (!loaded.ok()) return loaded;
+    source->release(stored);
+    done += slot->elements() * static_cast<int64_t>(dtype_size(stored.dtype));
+    if (progress) progress(done, total);
+  }
+  return std::move(*weights);
+}
+
+int64_t weight_bytes(const ModelConfig& config, DType dtype) {
+  ModelWeights weights;
+  int64_t bytes = 0;
+  for (const Slot& slot : Layout(config, &weights).take()) {
+    const DType stored = slot.form == Form::kVector ? DType::kF32 : dtype;
+    bytes += slot.elements() * static_cast<int64_t>(dtype_size(stored));
+  }
+  return bytes;
+}
+
+}  // namespace cogserve

@@ -1,0 +1,91 @@
+// The weights of CogVLM2, and the only place that knows what its tensors are called.
+//
+// Loaded once at start-up into the backend's memory; then owned by Decoder and VisionTower.
+// Weights keep the dtype that the checkpoint stores them in.
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <vector>
+
+#include "absl/status/statusor.h"
+#include "engine/backend/backend.hpp"
+#include "engine/config.hpp"
+#include "engine/model/linear.hpp"
+#include "engine/model/weight_source.hpp"
+
+namespace cogserve {
+
+// What a LayerNorm or, without a bias, an RMSNorm multiplies and adds: f32 [1, n].
+struct Norm {
+  Parameter weight;
+  Parameter bias;
+};
+
+// silu(gate x) * (up x), then down.
+struct GatedMlp {
+  Linear gate;  // [intermediate, hidden]
+  Linear up;    // [intermediate, hidden]
+  Linear down;  // [hidden, intermediate]
+};
+
+struct ExpertWeights {
+  Linear qkv;    // [qkv_width, hidden], rows q, k, v; only the vision expert has a bias
+  Linear dense;  // [hidden, hidden]
+  GatedMlp mlp;
+};
+
+struct DecoderLayerWeights {
+  Norm input_norm;
+  Norm post_attention_norm;
+  ExpertWeights language;
+  ExpertWeights vision;
+};
+
+struct DecoderWeights {
+  Parameter embedding;  // [vocab, hidden]
+  std::vector<DecoderLayerWeights> layers;
+  Norm norm;
+  Linear head;  // [vocab, hidden]
+};
+
+struct VisionLayerWeights {
+  Linear qkv;    // [3 * hidden, hidden]
+  Linear dense;  // [hidden, hidden]
+  Norm attention_norm;
+  Linear fc1;  // [intermediate, hidden]
+  Linear fc2;  // [hidden, intermediate]
+  Norm mlp_norm;
+};
+
+// `hidden` is the tower's own up to `merge` and the decoder's from `projection` on.
+struct VisionWeights {
+  Linear patch;         // [hidden, 3 * patch^2]: the convolution as a matrix
+  Parameter class_row;  // [1, hidden]
+  Parameter positions;  // [rows, hidden]
+  std::vector<VisionLayerWeights> layers;
+  Linear merge;       // [hidden, 4 * hidden], columns in the order of Backend::merge_2x2
+  Linear projection;  // [hidden, tower's hidden]
+  Norm projection_norm;
+  GatedMlp mlp;   // of the adapter
+  Parameter boi;  // [1, hidden]
+  Parameter eoi;  // [1, hidden]
+};
+
+struct ModelWeights {
+  DecoderWeights decoder;
+  VisionWeights vision;
+};
+
+// Bytes stored so far, and in all; called after each tensor.
+using LoadProgress = std::function<void(int64_t done, int64_t total)>;
+
+// Every tensor of the model and no other, or an error that names the one at fault. Nothing is read
+// before all names and shapes have been checked; then tensors are read in file order.
+absl::StatusOr<ModelWeights> load_weights(Backend* backend, const ModelConfig& config,
+                                          WeightSource* source, const LoadProgress& progress);
+
+// Bytes in the backend's memory if the checkpoint stores everything as `dtype`.
+int64_t weight_bytes(const ModelConfig& config, DType dtype);
+
+}  // namespace cogserve

@@ -1,0 +1,48 @@
+// A tiny checkpoint as values, to be damaged at will and written to a directory of its own.
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "engine/config.hpp"
+
+namespace cogserve {
+
+// `header` as it stands, after its length, then `data_bytes` bytes of value 0.
+std::string safetensors_file(const std::string& header, size_t data_bytes);
+
+struct TinyTensor {
+  std::string name;
+  std::string dtype;  // "F32", "F16", "BF16"
+  std::vector<int64_t> shape;
+
+  size_t bytes() const;
+};
+
+// A valid file with these tensors, all zero.
+std::string safetensors_file(const std::vector<TinyTensor>& tensors);
+
+// A configuration with every trait of the real one, and the same as JSON.
+std::string tiny_config_json();
+ModelConfig tiny_config();
+
+// Every tensor that a model of this configuration needs, as bf16.
+std::vector<TinyTensor> tensors_of(const ModelConfig& config);
+
+// A new directory under the test's temporary directory, removed with this object.
+class TemporaryDirectory {
+ public:
+  TemporaryDirectory();
+  TemporaryDirectory(const TemporaryDirectory&) = delete;
+  TemporaryDirectory& operator=(const TemporaryDirectory&) = delete;
+  ~TemporaryDirectory();
+
+  const std::string& path() const { return path_; }
+  void write(const std::string& name, const std::string& content) const;
+
+ private:
+  std::string path_;
+};
+
+}  // namespace cogserve
