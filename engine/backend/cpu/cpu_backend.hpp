@@ -1,0 +1,74 @@
+// The CPU backend: every operation of Backend in f32, on all cores, done when the call returns.
+//
+// Owned by the engine, used by the engine thread alone; the threads of its pool work inside calls
+// only. This class checks shapes (a wrong one throws InvariantError) and hands on to the kernels,
+// one file for each family.
+#pragma once
+
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "engine/backend/backend.hpp"
+#include "engine/backend/cpu/sampling.hpp"
+#include "engine/backend/cpu/thread_pool.hpp"
+#include "engine/backend/cpu/workspace.hpp"
+
+namespace cogserve {
+
+class CpuBackend final : public Backend {
+ public:
+  // `threads` 0 = one for each core.
+  explicit CpuBackend(int threads);
+
+  std::string description() const override;
+  DType activation_dtype() const override { return DType::kF32; }
+  DType kv_dtype() const override { return DType::kF32; }
+
+  absl::StatusOr<Buffer> allocate(size_t bytes) override;
+  void upload(const void* host, const Tensor& dst) override;
+  void download(const Tensor& src, void* host) override;
+  void synchronize() override {}
+
+  absl::StatusOr<Weight> load_weight(const HostTensor& source) override;
+  absl::StatusOr<Parameter> load_vector(const HostTensor& source) override;
+  absl::StatusOr<Parameter> load_table(const HostTensor& source) override;
+
+  void linear(const Tensor& x, const Weight& w, const Tensor* bias, const Tensor& y) override;
+
+  void embed(const Tensor& table, std::span<const int32_t> ids, const Tensor& y) override;
+  void gather_rows(const Tensor& x, std::span<const int32_t> rows, const Tensor& y) override;
+  void copy(const Tensor& x, const Tensor& y) override;
+  void add(const Tensor& x, const Tensor& y) override;
+
+  void rms_norm(const Tensor& x, const Tensor& weight, float eps, const Tensor& y) override;
+  void layer_norm(const Tensor& x, const Tensor& weight, const Tensor& bias, float eps,
+                  const Tensor& y) override;
+  void add_layer_norm(const Tensor& x, const Tensor& weight, const Tensor& bias, float eps,
+                      const Tensor& y) override;
+
+  void silu_mul(const Tensor& gate, const Tensor& up, const Tensor& y) override;
+  void gelu(const Tensor& x) override;
+
+  void extract_patches(const Tensor& pixels, int size, int patch, const Tensor& y) override;
+  void merge_2x2(const Tensor& x, int grid, const Tensor& y) override;
+
+  void rope_and_store_kv(const Tensor& qkv, int heads, std::span<const int32_t> positions,
+                         std::span<const int64_t> slots, const RopeTable& rope,
+                         const KvLayer& kv) override;
+  void paged_attention(const Tensor& q, int heads, std::span<const AttentionRun> runs,
+                       std::span<const int32_t> block_tables, const KvLayer& kv, float scale,
+                       const Tensor& y) override;
+  void dense_attention(const Tensor& qkv, int heads, int head_dim, float scale,
+                       const Tensor& y) override;
+
+  void sample(const Tensor& logits, std::span<const SampleRow> rows,
+              std::span<SampledToken> sampled) override;
+
+ private:
+  cpu::ThreadPool pool_;
+  cpu::Workspace workspace_;
+  std::vector<cpu::SamplingScratch> sampling_;  // one for each worker
+};
+
+}  // namespace cogserve

@@ -1,0 +1,217 @@
+#include "engine/backend/cpu/linear.hpp"
+
+#include "engine/backend/cpu/simd_targets.hpp"
+
+#undef HWY_TARGET_INCLUDE
+#define HWY_TARGET_INCLUDE "engine/backend/cpu/linear.cpp"
+#include "hwy/foreach_target.h"  // compiles this file once for each target
+// (and these after it)
+#include "engine/backend/cpu/panel_kernel-inl.hpp"
+
+#ifndef COGSERVE_CPU_LINEAR_ONCE
+#define COGSERVE_CPU_LINEAR_ONCE
+namespace cogserve::cpu {
+
+// Bytes of a panel's slice that several row tiles go through while it stays in the first cache.
+inline constexpr size_t kSliceBytes = 16 << 10;
+// Row tiles and panels of one task: sums and a slice of x are a fraction of the second cache.
+inline constexpr size_t kTilesPerTask = 16;
+inline constexpr size_t kRowsPerTask = kTilesPerTask * kMaxTileRows;
+inline constexpr size_t kPanelsPerTask = 8;
+// Bytes of x that are interleaved at a time.
+inline constexpr size_t kInterleavedBytes = size_t{16} << 20;
+// Multiply-adds below which waking another thread costs more than it saves.
+inline constexpr size_t kSerialWork = 1 << 17;
+
+// One chunk of rows times the whole matrix, and how it is cut into tasks: those with the same
+// panels next to each other.
+struct LinearJob {
+  const float* x;  // row tiles, each interleaved: [tile][k][row of the tile]
+  const void* panels;
+  const float* bias;  // or null
+  Tensor y;
+  RowTiles tiles;
+  size_t in_features;
+  size_t panels_per_task;
+  size_t tile_groups;
+};
+
+}  // namespace cogserve::cpu
+#endif
+
+HWY_BEFORE_NAMESPACE();
+namespace cogserve::cpu::HWY_NAMESPACE {
+
+// Sums of some rows by some panels, [panel][row][16], + bias -> y.
+void store_sums(const LinearJob& job, const float* sums, size_t row_begin, size_t row_end,
+                size_t panel_begin, size_t panel_end) {
+  const size_t out_features = job.y.cols;
+  for (size_t panel = panel_begin; panel < panel_end; ++panel) {
+    const size_t column = panel * kPanelWidth;
+    const size_t columns = std::min(kPanelWidth, out_features - column);
+    for (size_t row = row_begin; row < row_end; ++row) {
+      float* y = job.y.row<float>(row) + column;
+      for (size_t n = 0; n < columns; ++n) {
+        y[n] = job.bias == nullptr ? sums[n] : sums[n] + job.bias[column + n];
+      }
+      sums += kPanelWidth;
+    }
+  }
+}
+
+// Some row tiles times some panels; `sums` is scratch for all of them.
+template <class T>
+void linear_task(const LinearJob& job, size_t task, float* sums) {
+  const size_t panel_begin = task / job.tile_groups * job.panels_per_task;
+  const size_t panel_end =
+      std::min(panel_begin + job.panels_per_task, panel_count(job.y.cols));
+  const size_t tile_begin = task % job.tile_groups * kTilesPerTask;
+  const size_t tile_end = std::min(tile_begin + kTilesPerTask, job.tiles.count);
+  const size_t row_begin = job.tiles.begin(tile_begin);
+  const size_t row_end = job.tiles.begin(tile_end);
+  const size_t sums_per_panel = (row_end - row_begin) * kPanelWidth;
+  // A lone tile reads its weights once anyway; several share each slice while it is near.
+  const bool alone = tile_end - tile_begin == 1;
+  const size_t slice = alone ? job.in_features : kSliceBytes / (kPanelWidth * sizeof(T));
+  const size_t panel_step = alone ? panel_end - panel_begin : panels_at_once(kMaxTileRows);
+  const size_t panel_stride = job.in_features * kPanelWidth;
+  for (size_t k = 0; k < job.in_features; k += slice) {
+    for (size_t panel = panel_begin; panel < panel_end; panel += panel_step) {
+      const T* weights =
+          static_cast<const T*>(job.panels) + panel * panel_stride + k * kPanelWidth;
+      for (size_t tile = tile_begin; tile < tile_end; ++tile) {
+        const size_t row = job.tiles.begin(tile);
+        const size_t rows = job.tiles.size(tile);
+        multiply_tile<InterleavedRows, T>(
+            rows, {.a = job.x + row * job.in_features + k * rows,
+                   .a_row_stride = 0,
+                   .b = weights,
+                   .b_panel_stride = panel_stride,
+                   .c = sums + (panel - panel_begin) * sums_per_panel +
+                        (row - row_begin) * kPanelWidth,
+                   .c_row_stride = kPanelWidth,
+                   .c_panel_stride = sums_per_panel,
+                   .panels = std::min(panel_step, panel_end - panel),
+                   .depth = std::min(slice, job.in_features - k),
+                   .accumulate = k > 0});
+      }
+    }
+  }
+  store_sums(job, sums, row_begin, row_end, panel_begin, panel_end);
+}
+
+void linear_tasks(const LinearJob& job, DType dtype, size_t begin, size_t end, float* sums) {
+  for (size_t task = begin; task < end; ++task) {
+    switch (dtype) {
+      case DType::kBF16: linear_task<BFloat16>(job, task, sums); break;
+      case DType::kF16: linear_task<Float16>(job, task, sums); break;
+      default: linear_task<float>(job, task, sums); break;
+    }
+  }
+}
+
+}  // namespace cogserve::cpu::HWY_NAMESPACE
+HWY_AFTER_NAMESPACE();
+
+#if HWY_ONCE
+namespace cogserve::cpu {
+namespace {
+
+HWY_EXPORT(linear_tasks);
+
+template <typename Element>
+void pack_panel(const Element* source, DType dtype, size_t out_features, size_t in_features,
+                size_t panel, Element* packed) {
+  const size_t first = panel * kPanelWidth;
+  const size_t columns = std::min(kPanelWidth, out_features - first);
+  std::fill_n(packed, kPanelWidth * in_features, Element{});
+  for (size_t column = 0; column < columns; ++column) {
+    const Element* row = source + (first + column) * in_features;
+    Element* slot = packed + panel_slot(dtype, column);
+    for (size_t k = 0; k < in_features; ++k) slot[k * kPanelWidth] = row[k];
+  }
+}
+
+// Rows of x, each tile's rows element by element side by side.
+void interleave_rows(const Tensor& x, const RowTiles& tiles, float* out, ThreadPool& pool) {
+  const size_t depth = x.cols;
+  pool.parallel_for(tiles.count, 4, [&](size_t begin, size_t end, int) {
+    for (size_t tile = begin; tile < end; ++tile) {
+      const size_t rows = tiles.size(tile);
+      float* to = out + tiles.begin(tile) * depth;
+      for (size_t r = 0; r < rows; ++r) {
+        const float* from = x.row<float>(tiles.begin(tile) + r);
+        for (size_t k = 0; k < depth; ++k) to[k * rows + r] = from[k];
+      }
+    }
+  });
+}
+
+void multiply_chunk(const Tensor& x, const Weight& weight, const Tensor* bias, const Tensor& y,
+                    Workspace& workspace, ThreadPool& pool) {
+  const RowTiles tiles(x.rows);
+  const float* rows = x.row<float>(0);
+  if (x.rows > 1) {
+    float* interleaved = workspace.shared(x.rows * x.cols);
+    interleave_rows(x, tiles, interleaved, pool);
+    rows = interleaved;
+  }
+  const size_t panels = panel_count(y.cols);
+  LinearJob job{.x = rows,
+                .panels = weight.storage.data(),
+                .bias = bias == nullptr ? nullptr : bias->row<float>(0),
+                .y = y,
+                .tiles = tiles,
+                .in_features = static_cast<size_t>(x.cols),
+                .panels_per_task = kPanelsPerTask,
+                .tile_groups = ceil_div(tiles.count, kTilesPerTask)};
+  const auto tasks = [&] { return ceil_div(panels, job.panels_per_task) * job.tile_groups; };
+  // Small matrices: enough tasks for every thread.
+  while (job.panels_per_task > 1 && tasks() < 4 * static_cast<size_t>(pool.size())) {
+    job.panels_per_task /= 2;
+  }
+  const size_t sums = kPanelsPerTask * kPanelWidth * std::min<size_t>(x.rows, kRowsPerTask);
+  const bool serial = static_cast<size_t>(x.rows * x.cols * y.cols) < kSerialWork;
+  pool.parallel_for(tasks(), serial ? tasks() : 1, [&](size_t begin, size_t end, int worker) {
+    HWY_DYNAMIC_DISPATCH(linear_tasks)
+    (job, weight.dtype, begin, end, workspace.of_worker(worker, sums));
+  });
+}
+
+}  // namespace
+
+size_t packed_weight_bytes(DType dtype, size_t out_features, size_t in_features) {
+  return panel_count(out_features) * kPanelWidth * in_features * dtype_size(dtype);
+}
+
+void pack_weight(const std::byte* source, const Weight& weight, ThreadPool& pool) {
+  const size_t out = weight.out_features;
+  const size_t in = weight.in_features;
+  pool.parallel_for(panel_count(out), 1, [&](size_t begin, size_t end, int) {
+    for (size_t panel = begin; panel < end; ++panel) {
+      const size_t at = panel * kPanelWidth * in;
+      if (weight.dtype == DType::kF32) {
+        pack_panel(reinterpret_cast<const uint32_t*>(source), weight.dtype, out, in, panel,
+                   static_cast<uint32_t*>(weight.storage.data()) + at);
+      } else {
+        pack_panel(reinterpret_cast<const uint16_t*>(source), weight.dtype, out, in, panel,
+                   static_cast<uint16_t*>(weight.storage.data()) + at);
+      }
+    }
+  });
+}
+
+void linear(const Tensor& x, const Weight& weight, const Tensor* bias, const Tensor& y,
+            Workspace& workspace, ThreadPool& pool) {
+  const int64_t row_bytes = x.cols * static_cast<int64_t>(sizeof(float));
+  const int64_t chunk = std::max<int64_t>(kRowsPerTask,
+                                          static_cast<int64_t>(kInterleavedBytes) / row_bytes);
+  for (int64_t begin = 0; begin < x.rows; begin += chunk) {
+    const int64_t count = std::min(chunk, x.rows - begin);
+    multiply_chunk(x.slice_rows(begin, count), weight, bias, y.slice_rows(begin, count), workspace,
+                   pool);
+  }
+}
+
+}  // namespace cogserve::cpu
+#endif  // HWY_ONCE

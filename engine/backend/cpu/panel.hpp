@@ -1,0 +1,43 @@
+// The layout of a matrix that is multiplied: panels of 16 output features.
+//
+// A weight W [out, in] is stored as ceil(out / 16) panels; a panel holds, for each k in ascending
+// order, the 16 values W[16 p .. 16 p + 15, k], zero where there is no such output. Reading a
+// panel is one forward stream, and each output stays in its own vector lane for all of k.
+//
+// f32 and f16 keep the 16 values in order. bf16 interleaves the two halves: 0, 8, 1, 9, ... 7, 15,
+// so that one 32-bit word holds columns j and j + 8 and no shuffle is needed to widen them.
+#pragma once
+
+#include <cstddef>
+
+#include "engine/base/dtype.hpp"
+
+namespace cogserve::cpu {
+
+inline constexpr size_t kPanelWidth = 16;
+// Rows that the micro-kernel multiplies at once.
+inline constexpr size_t kMaxTileRows = 6;
+
+constexpr size_t ceil_div(size_t a, size_t b) { return (a + b - 1) / b; }
+constexpr size_t panel_count(size_t columns) { return ceil_div(columns, kPanelWidth); }
+
+// Where column `column` of a panel is stored within the 16 values of one k.
+constexpr size_t panel_slot(DType dtype, size_t column) {
+  if (dtype != DType::kBF16) return column;
+  return column < 8 ? 2 * column : 2 * (column - 8) + 1;
+}
+
+// Rows [0, rows) cut into tiles of at most kMaxTileRows, as equal as possible.
+struct RowTiles {
+  explicit RowTiles(size_t row_count) : rows(row_count), count(ceil_div(row_count, kMaxTileRows)) {}
+  size_t begin(size_t tile) const { return tile * (rows / count) + smaller(tile, rows % count); }
+  size_t size(size_t tile) const { return begin(tile + 1) - begin(tile); }
+
+  size_t rows;
+  size_t count;
+
+ private:
+  static size_t smaller(size_t a, size_t b) { return a < b ? a : b; }
+};
+
+}  // namespace cogserve::cpu

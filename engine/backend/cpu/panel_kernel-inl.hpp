@@ -1,0 +1,189 @@
+// The micro-kernel of matrix products: a few rows times panels of 16 columns, accumulators in
+// registers. Compiled once for each target.
+//
+//   c[r, j] += a[r, 0] * b[0, j] + a[r, 1] * b[1, j] + ...      in this order, by fused adds
+//
+// Each result is one chain over k in ascending order, whatever the number of rows, the vector
+// width, and the places where the chain is cut into calls (an f32 accumulator survives being
+// stored and loaded). This is what makes a row's bits independent of its batch.
+#if defined(COGSERVE_CPU_PANEL_KERNEL_INL) == defined(HWY_TARGET_TOGGLE)
+#ifdef COGSERVE_CPU_PANEL_KERNEL_INL
+#undef COGSERVE_CPU_PANEL_KERNEL_INL
+#else
+#define COGSERVE_CPU_PANEL_KERNEL_INL
+#endif
+
+#include <algorithm>
+#include <cstring>
+
+#include "engine/backend/cpu/panel.hpp"
+#include "engine/backend/cpu/simd-inl.hpp"
+
+HWY_BEFORE_NAMESPACE();
+namespace cogserve::cpu::HWY_NAMESPACE {
+
+inline constexpr size_t kVectors = kPanelWidth / kLanes;
+
+// Panels that one call works on side by side: enough accumulators to hide the latency of a fused
+// add (4 cycles, 2 a cycle), few enough for sums and weights to stay in registers (16 on AVX2).
+constexpr size_t panels_at_once(size_t rows) {
+  constexpr size_t kAccumulators = kLanes == 8 ? 8 : 12;
+  const size_t fit = kAccumulators / (rows * kVectors);
+  return fit >= 8 ? 8 : fit >= 4 ? 4 : fit >= 2 ? 2 : 1;
+}
+
+// The 16 values of one k as f32 vectors in column order.
+HWY_INLINE void load_values(const float* values, F32Vec (&out)[kVectors]) {
+  const F32 d;
+  COGSERVE_UNROLL
+  for (size_t v = 0; v < kVectors; ++v) out[v] = hn::LoadU(d, values + v * kLanes);
+}
+
+HWY_INLINE void load_values(const Float16* values, F32Vec (&out)[kVectors]) {
+  const F32 d;
+  const hn::Rebind<hwy::float16_t, F32> d16;
+  const auto* halves = reinterpret_cast<const hwy::float16_t*>(values);
+  COGSERVE_UNROLL
+  for (size_t v = 0; v < kVectors; ++v) {
+    out[v] = hn::PromoteTo(d, hn::LoadU(d16, halves + v * kLanes));
+  }
+}
+
+// Columns j and j + 8 share a 32-bit word (see panel.hpp): a shift gives one, a mask the other.
+HWY_INLINE void load_values(const BFloat16* values, F32Vec (&out)[kVectors]) {
+  const hn::CappedTag<uint32_t, 8> d32;
+  const hn::Repartition<float, decltype(d32)> d;
+  constexpr size_t kWords = hn::MaxLanes(d32);
+  const auto* words = reinterpret_cast<const uint32_t*>(values);
+  const auto mask = hn::Set(d32, 0xffff0000u);
+#if HWY_MAX_BYTES >= 64
+  const auto word = hn::LoadU(d32, words);
+  out[0] = hn::Combine(F32(), hn::BitCast(d, hn::And(word, mask)),
+                       hn::BitCast(d, hn::ShiftLeft<16>(word)));
+#else
+  COGSERVE_UNROLL
+  for (size_t v = 0; v < kVectors / 2; ++v) {
+    const auto word = hn::LoadU(d32, words + v * kWords);
+    out[v] = hn::BitCast(d, hn::ShiftLeft<16>(word));
+    out[v + kVectors / 2] = hn::BitCast(d, hn::And(word, mask));
+  }
+#endif
+}
+
+// `a` as the kernel reads it: element (r, k) is at a[r * row_stride + k * k_stride].
+// Interleaved rows (row_stride 1, k_stride the number of rows) are read as one stream.
+struct InterleavedRows {
+  template <size_t kRows>
+  static HWY_INLINE float at(const float* a, size_t /*row_stride*/, size_t r, size_t k) {
+    return a[k * kRows + r];
+  }
+};
+struct StridedRows {
+  template <size_t kRows>
+  static HWY_INLINE float at(const float* a, size_t row_stride, size_t r, size_t k) {
+    return a[r * row_stride + k];
+  }
+};
+
+// Where a product's operands are. Strides count elements.
+template <class T>
+struct Product {
+  const float* a;
+  size_t a_row_stride;  // of StridedRows
+  const T* b;           // 16 values for each k, one k after the other
+  size_t b_panel_stride;
+  float* c;
+  size_t c_row_stride;
+  size_t c_panel_stride;
+  size_t panels;
+  size_t depth;
+  bool accumulate;  // add to what is in c, else start from zero
+
+  Product from_panel(size_t panel) const {
+    Product rest = *this;
+    rest.b += panel * b_panel_stride;
+    rest.c += panel * c_panel_stride;
+    rest.panels -= panel;
+    return rest;
+  }
+};
+
+// The first kPanels panels of a product with kRows rows.
+template <class Rows, size_t kRows, size_t kPanels, class T>
+HWY_INLINE void multiply_panels(const Product<T>& product) {
+  const F32 d;
+  const float* HWY_RESTRICT a = product.a;
+  const T* HWY_RESTRICT b = product.b;
+  const size_t a_stride = product.a_row_stride;
+  const size_t b_stride = product.b_panel_stride;
+  const size_t depth = product.depth;
+  const auto c_at = [&product](size_t r, size_t p, size_t v) {
+    return product.c + r * product.c_row_stride + p * product.c_panel_stride + v * kLanes;
+  };
+  F32Vec sum[kRows][kPanels][kVectors];
+  COGSERVE_UNROLL
+  for (size_t r = 0; r < kRows; ++r) {
+    COGSERVE_UNROLL
+    for (size_t p = 0; p < kPanels; ++p) {
+      COGSERVE_UNROLL
+      for (size_t v = 0; v < kVectors; ++v) {
+        sum[r][p][v] = product.accumulate ? hn::LoadU(d, c_at(r, p, v)) : hn::Zero(d);
+      }
+    }
+  }
+  for (size_t k = 0; k < depth; ++k) {
+    F32Vec values[kPanels][kVectors];
+    COGSERVE_UNROLL
+    for (size_t p = 0; p < kPanels; ++p) load_values(b + p * b_stride, values[p]);
+    COGSERVE_UNROLL
+    for (size_t r = 0; r < kRows; ++r) {
+      const F32Vec x = hn::Set(d, Rows::template at<kRows>(a, a_stride, r, k));
+      COGSERVE_UNROLL
+      for (size_t p = 0; p < kPanels; ++p) {
+        COGSERVE_UNROLL
+        for (size_t v = 0; v < kVectors; ++v) {
+          sum[r][p][v] = fused_add(x, values[p][v], sum[r][p][v]);
+        }
+      }
+    }
+    b += kPanelWidth;
+  }
+  COGSERVE_UNROLL
+  for (size_t r = 0; r < kRows; ++r) {
+    COGSERVE_UNROLL
+    for (size_t p = 0; p < kPanels; ++p) {
+      COGSERVE_UNROLL
+      for (size_t v = 0; v < kVectors; ++v) hn::StoreU(sum[r][p][v], d, c_at(r, p, v));
+    }
+  }
+}
+
+template <class Rows, size_t kRows, class T>
+void multiply_row_tile(const Product<T>& product) {
+  constexpr size_t kPanels = panels_at_once(kRows);
+  size_t p = 0;
+  for (; p + kPanels <= product.panels; p += kPanels) {
+    multiply_panels<Rows, kRows, kPanels>(product.from_panel(p));
+  }
+  if constexpr (kPanels > 1) {
+    for (; p < product.panels; ++p) multiply_panels<Rows, kRows, 1>(product.from_panel(p));
+  }
+}
+
+// 1 to kMaxTileRows rows.
+template <class Rows, class T>
+void multiply_tile(size_t rows, const Product<T>& product) {
+  switch (rows) {
+    case 1: return multiply_row_tile<Rows, 1>(product);
+    case 2: return multiply_row_tile<Rows, 2>(product);
+    case 3: return multiply_row_tile<Rows, 3>(product);
+    case 4: return multiply_row_tile<Rows, 4>(product);
+    case 5: return multiply_row_tile<Rows, 5>(product);
+    default: return multiply_row_tile<Rows, kMaxTileRows>(product);
+  }
+}
+
+}  // namespace cogserve::cpu::HWY_NAMESPACE
+HWY_AFTER_NAMESPACE();
+
+#endif  // toggle

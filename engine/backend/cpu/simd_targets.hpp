@@ -1,0 +1,8 @@
+// Which instruction sets the kernels are compiled for. Include before any Highway header.
+//
+// One vector target for each machine generation that matters and the portable one, which runs
+// everywhere (EMU128, or SCALAR with compilers that miscompile it): every further target would
+// multiply build time for machines nobody serves from.
+#pragma once
+
+#define HWY_DISABLED_TARGETS (~(HWY_AVX3 | HWY_AVX2 | HWY_NEON | HWY_EMU128 | HWY_SCALAR))
