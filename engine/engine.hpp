@@ -8,6 +8,7 @@
 #include <functional>
 #include <memory>
 #include <string>
+#include <string_view>
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
@@ -29,7 +30,6 @@ struct EngineInfo {
   int num_blocks = 0;
   size_t weight_bytes = 0;
   size_t kv_bytes = 0;
-  size_t workspace_bytes = 0;
 
   int64_t kv_tokens() const { return int64_t{num_blocks} * block_size; }
 };
@@ -47,19 +47,23 @@ struct EngineStats {
 class Engine {
  public:
   // Called while loading with bytes done and bytes in all.
-  using Progress = std::function<void(size_t done, size_t total)>;
+  using Progress = std::function<void(int64_t done, int64_t total)>;
+  // Called on the engine thread with what a failed step threw: for the log, not for callers.
+  using FaultLog = std::function<void(std::string_view what)>;
 
   // Loads the model and starts the engine thread. Blocks; a failure names file, tensor, expected
   // and actual.
   static absl::StatusOr<std::unique_ptr<Engine>> create(const EngineConfig& config,
-                                                        const Progress& progress);
+                                                        const Progress& progress,
+                                                        FaultLog fault_log = nullptr);
 
   // Ends everything that is still running with CANCELLED and joins the thread.
   virtual ~Engine() = default;
 
   // From any thread, does not block. What can be refused at once is refused here:
-  // INVALID_ARGUMENT CONTEXT_LENGTH, KV_NEVER_FITS, TOKEN_ID_RANGE or IMAGE_PIXELS_SHAPE,
-  // RESOURCE_EXHAUSTED QUEUE_FULL, UNAVAILABLE ENGINE_STOPPED. Else the stream ends exactly once.
+  // INVALID_ARGUMENT CONTEXT_LENGTH, KV_NEVER_FITS, TOKEN_ID_RANGE or IMAGE_SHAPE,
+  // RESOURCE_EXHAUSTED QUEUE_FULL, UNAVAILABLE ENGINE_STOPPED or ENGINE_RESTARTING. Else the stream
+  // ends exactly once.
   virtual absl::StatusOr<std::shared_ptr<TokenStream>> submit(Request request) = 0;
 
   virtual const EngineInfo& info() const = 0;

@@ -1,0 +1,154 @@
+#include "engine/engine.hpp"
+
+#include <algorithm>
+#include <utility>
+
+#include "engine/backend/backend.hpp"
+#include "engine/base/error.hpp"
+#include "engine/engine_loop.hpp"
+#include "engine/model/checkpoint.hpp"
+#include "engine/model/dummy_weights.hpp"
+#include "engine/model/rope_table.hpp"
+#include "engine/model/weights.hpp"
+#include "engine/run/kv_cache.hpp"
+
+namespace cogserve {
+namespace {
+
+absl::Status option_error(std::string_view option, const std::string& message) {
+  return invalid_argument("OPTION_RANGE", option, "--" + std::string(option) + ": " + message);
+}
+
+absl::Status check_at_least(std::string_view option, int64_t value, int64_t least) {
+  if (value >= least) return absl::OkStatus();
+  return option_error(
+      option, "must be at least " + std::to_string(least) + ", got " + std::to_string(value));
+}
+
+absl::Status check_options(const EngineConfig& config, const ModelConfig& model) {
+  const std::pair<std::string_view, std::pair<int64_t, int64_t>> rules[] = {
+      {"threads", {config.threads, 0}},
+      {"block-size", {config.block_size, 1}},
+      {"max-num-seqs", {config.max_num_seqs, 1}},
+      // Every running sequence decodes in every step.
+      {"max-num-batched-tokens", {config.max_num_batched_tokens, config.max_num_seqs}},
+      {"max-model-len", {config.max_model_len, 0}},
+      {"vision-layers-per-step", {config.vision_layers_per_step, 0}},
+      {"max-queue-size", {config.max_queue_size, 0}},
+  };
+  for (const auto& [option, rule] : rules) {
+    if (auto status = check_at_least(option, rule.first, rule.second); !status.ok()) return status;
+  }
+  if (config.max_model_len > model.max_positions) {
+    return option_error("max-model-len", "the model has " + std::to_string(model.max_positions) +
+                                             " positions, got " +
+                                             std::to_string(config.max_model_len));
+  }
+  return absl::OkStatus();
+}
+
+absl::StatusOr<int> count_blocks(const EngineConfig& config, const ModelConfig& model,
+                                 DType dtype) {
+  const size_t block_bytes = KvCache::block_bytes(model, config.block_size, dtype);
+  const size_t blocks = config.kv_cache_bytes / block_bytes;
+  if (blocks < 2) {
+    return option_error("kv-cache-memory-bytes", std::to_string(config.kv_cache_bytes) +
+                                                     " bytes hold " + std::to_string(blocks) +
+                                                     " blocks of " + std::to_string(block_bytes) +
+                                                     " bytes; at least 2 are needed");
+  }
+  constexpr size_t kMostBlocks = size_t{1} << 24;
+  return static_cast<int>(std::min(blocks, kMostBlocks));
+}
+
+// So many layers that a slice of the tower costs about as much as a full step of the decoder:
+// a new picture then at most doubles the gap between the tokens of running streams.
+int vision_slice(const EngineConfig& config, const ModelConfig& model) {
+  if (config.vision_layers_per_step > 0) return config.vision_layers_per_step;
+  const VisionConfig& vision = model.vision;
+  const double tower_layer =
+      double(vision.rows()) * vision.hidden *
+      (4.0 * vision.hidden + 2.0 * vision.intermediate + 2.0 * vision.rows());
+  const double decoder_row =
+      double(model.hidden) * (model.qkv_width() + model.hidden + 3.0 * model.intermediate);
+  const double step = decoder_row * model.layers * config.max_num_batched_tokens;
+  return std::clamp(static_cast<int>(step / tower_layer), 1, vision.layers);
+}
+
+SchedulerConfig make_scheduler_config(const EngineConfig& config, const ModelConfig& model,
+                                      int num_blocks) {
+  return {.num_blocks = num_blocks,
+          .block_size = config.block_size,
+          .max_model_len = config.max_model_len > 0 ? config.max_model_len : model.max_positions,
+          .max_num_seqs = config.max_num_seqs,
+          .max_num_batched_tokens = config.max_num_batched_tokens,
+          .vision_layers = model.vision.layers,
+          .vision_layers_per_step = vision_slice(config, model),
+          .max_queue_size = config.max_queue_size,
+          .max_queue_bytes = config.max_queue_bytes,
+          .max_queue_time = config.max_queue_time,
+          .slow_reader_time = config.slow_reader_time,
+          .eos_ids = model.eos_ids};
+}
+
+absl::StatusOr<std::unique_ptr<WeightSource>> open_weights(const EngineConfig& config,
+                                                           const ModelConfig& model) {
+  if (config.load_format == LoadFormat::kDummy) {
+    return std::make_unique<DummyWeights>(config.seed, dummy_dtype(model.dtype));
+  }
+  auto checkpoint = Checkpoint::open(config.model_dir);
+  if (!checkpoint.ok()) return checkpoint.status();
+  return std::make_unique<Checkpoint>(*std::move(checkpoint));
+}
+
+}  // namespace
+
+absl::StatusOr<std::unique_ptr<Engine>> Engine::create(const EngineConfig& config,
+                                                       const Progress& progress,
+                                                       FaultLog fault_log) {
+  auto model = read_model_config(config.model_dir);
+  if (!model.ok()) return model.status();
+  auto generation = read_generation_config(config.model_dir);
+  if (!generation.ok()) return generation.status();
+  if (auto status = check_options(config, *model); !status.ok()) return status;
+  auto backend = make_backend(config.device, config.threads);
+  if (!backend.ok()) return backend.status();
+  const auto num_blocks = count_blocks(config, *model, (*backend)->kv_dtype());
+  if (!num_blocks.ok()) return num_blocks.status();
+  const SchedulerConfig limits = make_scheduler_config(config, *model, *num_blocks);
+
+  auto source = open_weights(config, *model);
+  if (!source.ok()) return source.status();
+  auto weights = load_weights(backend->get(), *model, source->get(), progress);
+  if (!weights.ok()) return weights.status();
+  source->reset();  // unmaps the files
+
+  const DType dtype = weights->decoder.embedding.tensor.dtype;
+  const RopeDtype rope = resolve_rope_dtype(config.rope_dtype, dtype);
+  auto decoder = Decoder::create(backend->get(), *model, std::move(weights->decoder),
+                                 config.max_num_batched_tokens, config.max_num_seqs, rope);
+  if (!decoder.ok()) return decoder.status();
+  auto tower = VisionTower::create(backend->get(), *model, std::move(weights->vision));
+  if (!tower.ok()) return tower.status();
+  auto kv = KvCache::create(backend->get(), *model, *num_blocks, config.block_size);
+  if (!kv.ok()) return kv.status();
+
+  EngineInfo info{
+      .model = *model,
+      .generation = *generation,
+      .device = (*backend)->description(),
+      .dtype = std::string(dtype_name(dtype)),
+      .rope_dtype = rope == RopeDtype::kBF16 ? "bf16" : "f32",
+      .max_model_len = limits.max_model_len,
+      .block_size = config.block_size,
+      .num_blocks = *num_blocks,
+      .weight_bytes = static_cast<size_t>(weight_bytes(*model, dtype)),
+      .kv_bytes =
+          KvCache::block_bytes(*model, config.block_size, (*backend)->kv_dtype()) * *num_blocks};
+  ModelRunner runner(backend->get(), *model, *std::move(decoder), *std::move(tower), *std::move(kv),
+                     config.block_size);
+  return std::make_unique<EngineLoop>(std::move(info), config, limits, *std::move(backend),
+                                      std::move(runner), std::move(fault_log));
+}
+
+}  // namespace cogserve

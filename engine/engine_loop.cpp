@@ -1,0 +1,211 @@
+#include "engine/engine_loop.hpp"
+
+#include <algorithm>
+#include <exception>
+#include <string>
+#include <utility>
+
+#include "engine/base/error.hpp"
+
+namespace cogserve {
+namespace {
+
+// A step that throws ends its own streams; this many in a row are no accident.
+constexpr int kMaxFaultsInARow = 3;
+
+absl::Status stopped_error(absl::StatusCode code) {
+  return with_retry_delay(make_error(code, "ENGINE_STOPPED", "", "the engine was stopped"),
+                          std::chrono::seconds(1));
+}
+
+absl::Status failed_error() {
+  return with_retry_delay(make_error(absl::StatusCode::kUnavailable, "ENGINE_RESTARTING", "",
+                                     "the engine has failed and needs a restart"),
+                          std::chrono::seconds(5));
+}
+
+}  // namespace
+
+EngineLoop::EngineLoop(EngineInfo info, const EngineConfig& config, const SchedulerConfig& limits,
+                       std::unique_ptr<Backend> backend, ModelRunner runner, FaultLog fault_log)
+    : info_(std::move(info)),
+      limits_(limits),
+      outbox_tokens_(config.outbox_tokens),
+      fault_log_(std::move(fault_log)),
+      backend_(std::move(backend)),
+      runner_(std::move(runner)),
+      scheduler_(limits),
+      thread_([this] { loop(); }) {}
+
+EngineLoop::~EngineLoop() {
+  {
+    const std::lock_guard lock(mutex_);
+    stopping_ = true;
+  }
+  doorbell_->ring();
+  thread_.join();
+}
+
+// --- any thread ----------------------------------------------------------------------------------
+
+absl::StatusOr<std::shared_ptr<TokenStream>> EngineLoop::submit(Request request) {
+  if (const absl::Status status = check_request(request); !status.ok()) return status;
+  auto sequence = make_sequence(std::move(request));
+  auto stream = sequence->stream;
+  if (const absl::Status status = enqueue(std::move(sequence)); !status.ok()) return status;
+  doorbell_->ring();
+  return stream;
+}
+
+absl::Status EngineLoop::check_request(const Request& request) const {
+  const VisionConfig& vision = info_.model.vision;
+  const size_t values = size_t{3} * vision.image_size * vision.image_size;
+  if (!request.pixels.empty() && request.pixels.size() != values) {
+    return invalid_argument("IMAGE_SHAPE", "pixels",
+                            "the picture has " + std::to_string(request.pixels.size()) +
+                                " values, the model takes " + std::to_string(values));
+  }
+  for (const auto* ids : {&request.text_ids, &request.stop_token_ids}) {
+    for (const int32_t id : *ids) {
+      if (id >= 0 && id < info_.model.vocab) continue;
+      return invalid_argument("TOKEN_ID_RANGE",
+                              ids == &request.text_ids ? "text_ids" : "stop_token_ids",
+                              "token id " + std::to_string(id) + " is outside 0.." +
+                                  std::to_string(info_.model.vocab - 1));
+    }
+  }
+  const int image_tokens = request.pixels.empty() ? 0 : vision.image_tokens();
+  const int prompt_tokens = 1 + image_tokens + static_cast<int>(request.text_ids.size());
+  return check_fits(limits_, prompt_tokens, request.max_tokens);
+}
+
+std::unique_ptr<Sequence> EngineLoop::make_sequence(Request request) const {
+  const ModelConfig& model = info_.model;
+  auto sequence = std::make_unique<Sequence>();
+  sequence->layout =
+      make_token_layout(model.bos_id, model.image_id,
+                        request.pixels.empty() ? 0 : model.vision.image_tokens(), request.text_ids);
+  sequence->request = std::move(request);
+  sequence->stream =
+      std::make_shared<TokenStream>(outbox_tokens_, [bell = doorbell_] { bell->ring(); });
+  sequence->submitted = Clock::now();
+  return sequence;
+}
+
+absl::Status EngineLoop::enqueue(std::unique_ptr<Sequence> sequence) {
+  const std::lock_guard lock(mutex_);
+  if (stopping_) return stopped_error(absl::StatusCode::kUnavailable);
+  if (!healthy_) return failed_error();
+  // The scheduler bounds what waits; this bounds what it has not seen yet.
+  if (static_cast<int>(inbox_.size()) > limits_.max_queue_size) {
+    return with_retry_delay(
+        make_error(absl::StatusCode::kResourceExhausted, "QUEUE_FULL", "",
+                   "more than " + std::to_string(limits_.max_queue_size) + " requests wait"),
+        std::chrono::milliseconds(500));
+  }
+  sequence->id = next_id_++;
+  inbox_.push_back(std::move(sequence));
+  return absl::OkStatus();
+}
+
+EngineStats EngineLoop::stats() const {
+  const std::lock_guard lock(mutex_);
+  EngineStats stats = stats_;
+  stats.waiting += static_cast<int>(inbox_.size());
+  return stats;
+}
+
+// --- the engine thread ---------------------------------------------------------------------------
+
+void EngineLoop::loop() {
+  while (wait_for_work()) {
+    step();
+    drop_finished();
+    publish_stats();
+  }
+  stop();
+}
+
+bool EngineLoop::wait_for_work() {
+  if (scheduler_.idle()) {
+    doorbell_->wait_until(Clock::time_point::max());
+  } else if (starved_) {  // every sequence waits for its reader
+    doorbell_->wait_until(scheduler_.next_timeout());
+  }
+  std::vector<std::unique_ptr<Sequence>> arrived;
+  {
+    const std::lock_guard lock(mutex_);
+    if (stopping_) return false;
+    arrived.swap(inbox_);
+  }
+  for (auto& sequence : arrived) {
+    const auto stream = sequence->stream;
+    const EndEvent refused{.prompt_tokens = sequence->layout.size(),
+                           .image_tokens = sequence->layout.image_tokens};
+    const absl::Status status = scheduler_.add(std::move(sequence), Clock::now());
+    if (status.ok()) continue;
+    EndEvent end = refused;
+    end.status = status;
+    stream->finish(std::move(end));
+  }
+  return true;
+}
+
+void EngineLoop::step() {
+  const Plan plan = scheduler_.schedule(Clock::now());
+  starved_ = plan.empty();
+  if (!plan.empty()) run(plan);
+}
+
+// The one place where a broken invariant or a device fault is caught while serving.
+void EngineLoop::run(const Plan& plan) {
+  try {
+    const auto sampled = runner_.run(plan);
+    scheduler_.commit(plan, sampled, Clock::now());
+    faults_in_a_row_ = 0;
+  } catch (const std::exception& fault) {
+    on_fault(plan, fault.what());
+  }
+}
+
+void EngineLoop::on_fault(const Plan& plan, const char* what) {
+  if (fault_log_) fault_log_(what);
+  if (++faults_in_a_row_ < kMaxFaultsInARow) {
+    scheduler_.fail(plan,
+                    make_error(absl::StatusCode::kInternal, "SEQUENCE_FAULT", "",
+                               "a step of the engine failed"),
+                    Clock::now());
+    return;
+  }
+  healthy_ = false;
+  scheduler_.fail_all(failed_error(), Clock::now());
+}
+
+void EngineLoop::drop_finished() {
+  for (const auto& sequence : scheduler_.take_finished()) runner_.forget(*sequence);
+}
+
+void EngineLoop::publish_stats() {
+  const SchedulerStats now = scheduler_.stats();
+  const std::lock_guard lock(mutex_);
+  stats_ = {.waiting = now.waiting,
+            .running = now.running,
+            .blocks_used = now.blocks_used,
+            .blocks_total = now.blocks_total,
+            .preemptions = now.preemptions,
+            .steps = now.steps};
+}
+
+void EngineLoop::stop() {
+  const absl::Status status = stopped_error(absl::StatusCode::kCancelled);
+  scheduler_.fail_all(status, Clock::now());
+  drop_finished();
+  std::vector<std::unique_ptr<Sequence>> arrived;
+  {
+    const std::lock_guard lock(mutex_);
+    arrived.swap(inbox_);
+  }
+  for (const auto& sequence : arrived) sequence->stream->finish({.status = status});
+}
+
+}  // namespace cogserve

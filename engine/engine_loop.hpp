@@ -1,0 +1,70 @@
+// The engine's one loop and its thread: take new requests, schedule, run, commit.
+//
+// Made by Engine::create. Whatever throws while a step runs is caught here, once.
+#pragma once
+
+#include <atomic>
+#include <memory>
+#include <mutex>
+#include <thread>
+#include <vector>
+
+#include "engine/backend/backend.hpp"
+#include "engine/doorbell.hpp"
+#include "engine/engine.hpp"
+#include "engine/run/model_runner.hpp"
+#include "engine/schedule/scheduler.hpp"
+
+namespace cogserve {
+
+class EngineLoop final : public Engine {
+ public:
+  EngineLoop(EngineInfo info, const EngineConfig& config, const SchedulerConfig& limits,
+             std::unique_ptr<Backend> backend, ModelRunner runner, FaultLog fault_log);
+  // Ends what is still there and joins the thread.
+  ~EngineLoop() override;
+
+  absl::StatusOr<std::shared_ptr<TokenStream>> submit(Request request) override;
+  const EngineInfo& info() const override { return info_; }
+  EngineStats stats() const override;
+  bool healthy() const override { return healthy_; }
+
+ private:
+  absl::Status check_request(const Request& request) const;
+  std::unique_ptr<Sequence> make_sequence(Request request) const;
+  absl::Status enqueue(std::unique_ptr<Sequence> sequence);
+
+  void loop();
+  bool wait_for_work();  // false: time to stop
+  void step();
+  void run(const Plan& plan);
+  void on_fault(const Plan& plan, const char* what);
+  void drop_finished();
+  void publish_stats();
+  void stop();
+
+  const EngineInfo info_;
+  const SchedulerConfig limits_;
+  const int outbox_tokens_;
+  const FaultLog fault_log_;
+
+  // The engine thread's own.
+  std::unique_ptr<Backend> backend_;
+  ModelRunner runner_;
+  Scheduler scheduler_;
+  bool starved_ = false;  // the last plan was empty although something is there
+  int faults_in_a_row_ = 0;
+
+  // Shared with every thread.
+  const std::shared_ptr<Doorbell> doorbell_ = std::make_shared<Doorbell>();
+  mutable std::mutex mutex_;  // guards all below but `healthy_`
+  std::vector<std::unique_ptr<Sequence>> inbox_;
+  EngineStats stats_;
+  uint64_t next_id_ = 1;
+  bool stopping_ = false;
+  std::atomic<bool> healthy_{true};
+
+  std::thread thread_;  // last: started when all else is there, joined first
+};
+
+}  // namespace cogserve

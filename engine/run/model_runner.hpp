@@ -1,0 +1,46 @@
+// Carries out a Plan: tower slice, batch, forward, sampling. Owns the model, the KV cache and the
+// pictures' features. Engine thread.
+#pragma once
+
+#include <cstdint>
+#include <span>
+#include <unordered_map>
+#include <vector>
+
+#include "engine/backend/backend.hpp"
+#include "engine/config.hpp"
+#include "engine/model/decoder.hpp"
+#include "engine/model/vision_tower.hpp"
+#include "engine/run/kv_cache.hpp"
+#include "engine/schedule/scheduler.hpp"
+
+namespace cogserve {
+
+class ModelRunner {
+ public:
+  ModelRunner(Backend* backend, ModelConfig model, Decoder decoder, VisionTower tower,
+              KvCache kv_cache, int block_size);
+
+  // Reads sequences and changes none of them (`Scheduler::commit` does). Returns one entry for
+  // each chunk that samples, in order; valid until the next call. Throws when the device or an
+  // invariant fails.
+  std::span<const SampledToken> run(const Plan& plan);
+
+  // The sequence has ended: its features go.
+  void forget(const Sequence& sequence);
+
+ private:
+  void encode(const VisionWork& work);
+  void sample(const Plan& plan, const Tensor& logits);
+
+  Backend* backend_;
+  ModelConfig model_;
+  Decoder decoder_;
+  VisionTower tower_;
+  KvCache kv_cache_;
+  int block_size_;
+  std::unordered_map<uint64_t, Buffer> features_;  // by sequence id
+  std::vector<SampledToken> sampled_;
+};
+
+}  // namespace cogserve

@@ -1,0 +1,266 @@
+#include "engine/engine.hpp"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <future>
+#include <thread>
+
+#include "engine/base/error.hpp"
+#include "tests/engine/tiny_model.hpp"
+
+namespace cogserve {
+namespace {
+
+using ::testing::HasSubstr;
+
+// Requests of every kind: with and without a picture, short and long.
+std::vector<Request> mixed_requests(int count) {
+  std::vector<Request> requests;
+  for (int i = 0; i < count; ++i) {
+    requests.push_back(make_tiny_request(100 + i, 3 + (i * 7) % 40, i % 3 != 0, 5 + (i * 5) % 30));
+  }
+  return requests;
+}
+
+std::vector<Outcome> answers_one_by_one(Engine& engine, const std::vector<Request>& requests) {
+  std::vector<Outcome> outcomes;
+  for (const Request& request : requests) outcomes.push_back(generate(engine, request));
+  return outcomes;
+}
+
+std::vector<Outcome> answers_together(Engine& engine, const std::vector<Request>& requests) {
+  std::vector<std::shared_ptr<TokenStream>> streams;
+  for (const Request& request : requests) {
+    auto stream = engine.submit(request);
+    EXPECT_TRUE(stream.ok()) << stream.status();
+    streams.push_back(*stream);
+  }
+  std::vector<Outcome> outcomes;
+  for (const auto& stream : streams) outcomes.push_back(drain(*stream));
+  return outcomes;
+}
+
+// Ids and log-probabilities bit for bit.
+void expect_same_answers(const std::vector<Outcome>& got, const std::vector<Outcome>& expected) {
+  ASSERT_EQ(got.size(), expected.size());
+  for (size_t i = 0; i < got.size(); ++i) {
+    EXPECT_TRUE(got[i].end.status.ok()) << i << ": " << got[i].end.status;
+    EXPECT_EQ(got[i].ids, expected[i].ids) << i;
+    EXPECT_EQ(got[i].logprobs, expected[i].logprobs) << i;
+  }
+}
+
+TEST(Engine, answers_the_same_alone_and_in_a_batch_for_every_chunk_size) {
+  const auto requests = mixed_requests(24);
+  const auto alone = answers_one_by_one(*make_tiny_engine(), requests);
+  for (const int budget : {3, 7, 16, 64, 512}) {
+    const auto engine = make_tiny_engine([&](EngineConfig& config) {
+      config.max_num_batched_tokens = budget;
+      config.max_num_seqs = std::min(budget, 16);
+      config.vision_layers_per_step = 1;
+    });
+    SCOPED_TRACE(budget);
+    expect_same_answers(answers_together(*engine, requests), alone);
+  }
+}
+
+TEST(Engine, answers_the_same_when_preempted_again_and_again) {
+  const auto requests = mixed_requests(24);
+  const auto alone = answers_one_by_one(*make_tiny_engine(), requests);
+  int preemptions = 0;
+  for (const int blocks : {24, 32, 48}) {
+    const auto engine = make_tiny_engine([&](EngineConfig& config) {
+      config.block_size = 4;
+      config.max_num_batched_tokens = 32;
+      // 2 layers x K and V x 2 heads x 8 values x 4 bytes a token
+      config.kv_cache_bytes = size_t{256} * 4 * blocks;
+    });
+    ASSERT_EQ(engine->info().num_blocks, blocks);
+    SCOPED_TRACE(blocks);
+    const auto outcomes = answers_together(*engine, requests);
+    expect_same_answers(outcomes, alone);
+    for (const Outcome& outcome : outcomes) preemptions += outcome.end.preemptions;
+    EXPECT_EQ(engine->stats().blocks_used, 0);
+  }
+  EXPECT_GT(preemptions, 10) << "the pools were too roomy to prove anything";
+}
+
+TEST(Engine, answers_the_same_whatever_the_block_size_and_the_threads) {
+  const auto requests = mixed_requests(12);
+  const auto reference = answers_together(*make_tiny_engine(), requests);
+  for (const int block_size : {1, 5, 16, 64}) {
+    const auto engine = make_tiny_engine([&](EngineConfig& config) {
+      config.block_size = block_size;
+      config.threads = 3;
+    });
+    SCOPED_TRACE(block_size);
+    expect_same_answers(answers_together(*engine, requests), reference);
+  }
+}
+
+TEST(Engine, draws_the_same_tokens_from_the_same_seed_whatever_the_company) {
+  auto requests = mixed_requests(12);
+  for (size_t i = 0; i < requests.size(); ++i) {
+    requests[i].sampling.temperature = 1.5f;
+    requests[i].sampling.seed = i % 4;
+    requests[i].sampling.top_p = 0.95f;
+    requests[i].sampling.repetition_penalty = 1.2f;
+  }
+  const auto engine = make_tiny_engine();
+  const auto alone = answers_one_by_one(*engine, requests);
+  expect_same_answers(answers_together(*engine, requests), alone);
+  requests[0].sampling.seed = 99;
+  EXPECT_NE(generate(*engine, requests[0]).ids, alone[0].ids);
+}
+
+TEST(Engine, a_pictures_answer_is_not_another_pictures) {
+  const auto engine = make_tiny_engine();
+  Request first = make_tiny_request(1, 6, true, 12);
+  Request second = first;
+  for (float& pixel : second.pixels) pixel = -pixel;
+  const auto alone_first = generate(*engine, first);
+  const auto alone_second = generate(*engine, second);
+  ASSERT_NE(alone_first.logprobs, alone_second.logprobs);
+  std::vector<Request> requests;
+  for (int i = 0; i < 8; ++i) requests.push_back(i % 2 == 0 ? first : second);
+  const auto outcomes = answers_together(*engine, requests);
+  for (int i = 0; i < 8; ++i) {
+    EXPECT_EQ(outcomes[i].logprobs, (i % 2 == 0 ? alone_first : alone_second).logprobs) << i;
+  }
+}
+
+TEST(Engine, reports_usage_and_the_reason_it_ended) {
+  const auto engine = make_tiny_engine();
+  const Outcome outcome = generate(*engine, make_tiny_request(5, 10, true, 7));
+  EXPECT_TRUE(outcome.end.status.ok());
+  EXPECT_EQ(outcome.end.reason, FinishReason::kLength);
+  EXPECT_EQ(outcome.end.image_tokens, 6);
+  EXPECT_EQ(outcome.end.prompt_tokens, 1 + 6 + 10);
+  EXPECT_EQ(outcome.end.completion_tokens, 7);
+  EXPECT_EQ(outcome.ids.size(), 7u);
+  EXPECT_GT(outcome.end.timings.vision.count(), 0);
+  EXPECT_GT(outcome.end.timings.prefill.count(), 0);
+  EXPECT_GT(outcome.end.timings.decode.count(), 0);
+}
+
+TEST(Engine, stops_at_a_stop_token_but_not_before_min_tokens) {
+  const auto engine = make_tiny_engine();
+  const Outcome free_run = generate(*engine, make_tiny_request(11, 9, false, 20));
+  Request request = make_tiny_request(11, 9, false, 20);
+  request.stop_token_ids = {free_run.ids[2]};
+  const Outcome stopped = generate(*engine, request);
+  EXPECT_EQ(stopped.end.reason, FinishReason::kStop);
+  ASSERT_LE(stopped.ids.size(), 3u);
+  EXPECT_EQ(stopped.ids.back(), free_run.ids[2]);
+  request.min_tokens = 10;
+  const Outcome later = generate(*engine, request);
+  EXPECT_GE(later.end.completion_tokens, 10);
+  for (size_t i = 0; i < 9; ++i) EXPECT_NE(later.ids[i], free_run.ids[2]) << i;
+}
+
+TEST(Engine, refuses_at_once_what_can_never_run) {
+  const auto engine = make_tiny_engine([](EngineConfig& config) {
+    config.kv_cache_bytes = size_t{256} * 16 * 8;  // 128 tokens
+    config.max_model_len = 256;
+  });
+  const auto too_long = generate(*engine, make_tiny_request(1, 250, false, 20)).end.status;
+  EXPECT_EQ(error_reason(too_long), "CONTEXT_LENGTH");
+  EXPECT_THAT(std::string(too_long.message()), HasSubstr("256"));
+  EXPECT_EQ(error_reason(generate(*engine, make_tiny_request(1, 150, false, 20)).end.status),
+            "KV_NEVER_FITS");
+  Request bad_id = make_tiny_request(1, 5, false, 5);
+  bad_id.text_ids[3] = 101;
+  EXPECT_EQ(error_reason(generate(*engine, bad_id).end.status), "TOKEN_ID_RANGE");
+  Request bad_picture = make_tiny_request(1, 5, true, 5);
+  bad_picture.pixels.pop_back();
+  EXPECT_EQ(error_reason(generate(*engine, bad_picture).end.status), "IMAGE_SHAPE");
+  EXPECT_TRUE(generate(*engine, make_tiny_request(1, 5, true, 5)).end.status.ok());
+}
+
+TEST(Engine, frees_everything_when_requests_are_cancelled_in_any_state) {
+  const auto engine = make_tiny_engine([](EngineConfig& config) {
+    config.max_num_seqs = 4;
+    config.max_num_batched_tokens = 8;
+    config.vision_layers_per_step = 1;
+  });
+  std::vector<std::shared_ptr<TokenStream>> streams;
+  for (int i = 0; i < 60; ++i) {
+    streams.push_back(*engine->submit(make_tiny_request(i, 20, i % 2 == 0, 40)));
+  }
+  for (size_t i = 0; i < streams.size(); ++i) {
+    if (i % 3 == 0) streams[i]->wait();  // running by now
+    if (i % 4 != 3) streams[i]->cancel();
+  }
+  int cancelled = 0;
+  for (const auto& stream : streams) {
+    cancelled += drain(*stream).end.status.code() == absl::StatusCode::kCancelled ? 1 : 0;
+  }
+  EXPECT_GT(cancelled, 30);
+  EXPECT_TRUE(generate(*engine, make_tiny_request(1, 5, true, 5)).end.status.ok());
+  EXPECT_EQ(engine->stats().running, 0);
+  EXPECT_EQ(engine->stats().blocks_used, 0);
+}
+
+TEST(Engine, ends_a_request_whose_deadline_passes) {
+  const auto engine = make_tiny_engine();
+  Request request = make_tiny_request(3, 20, true, 400);
+  request.deadline = Clock::now();
+  const Outcome outcome = generate(*engine, request);
+  EXPECT_EQ(outcome.end.status.code(), absl::StatusCode::kDeadlineExceeded);
+  EXPECT_LT(outcome.ids.size(), 400u);
+}
+
+TEST(Engine, a_reader_that_lags_pauses_only_itself) {
+  const auto engine = make_tiny_engine([](EngineConfig& config) { config.outbox_tokens = 4; });
+  const auto lagging = *engine->submit(make_tiny_request(1, 5, false, 100));
+  lagging->wait();
+  const Outcome other = generate(*engine, make_tiny_request(2, 5, true, 200));
+  EXPECT_EQ(other.ids.size(), 200u);
+  EXPECT_EQ(drain(*lagging).end.completion_tokens, 100);
+}
+
+TEST(Engine, ends_every_stream_when_it_is_destroyed) {
+  auto engine = make_tiny_engine();
+  std::vector<std::shared_ptr<TokenStream>> streams;
+  for (int i = 0; i < 20; ++i) {
+    streams.push_back(*engine->submit(make_tiny_request(i, 20, true, 200)));
+  }
+  engine.reset();
+  for (const auto& stream : streams) {
+    const Outcome outcome = drain(*stream);
+    EXPECT_EQ(error_reason(outcome.end.status), "ENGINE_STOPPED");
+  }
+}
+
+TEST(Engine, takes_requests_from_many_threads) {
+  const auto engine = make_tiny_engine();
+  const auto expected = generate(*engine, make_tiny_request(1, 8, true, 10));
+  std::vector<std::future<std::vector<int32_t>>> answers;
+  for (int thread = 0; thread < 4; ++thread) {
+    answers.push_back(std::async(std::launch::async, [&] {
+      std::vector<int32_t> ids;
+      for (int i = 0; i < 10; ++i) ids = generate(*engine, make_tiny_request(1, 8, true, 10)).ids;
+      return ids;
+    }));
+  }
+  for (auto& answer : answers) EXPECT_EQ(answer.get(), expected.ids);
+}
+
+TEST(Engine, says_what_is_wrong_with_its_configuration) {
+  EngineConfig config;
+  config.model_dir = write_tiny_model();
+  config.load_format = LoadFormat::kDummy;
+  config.kv_cache_bytes = 100;
+  auto engine = Engine::create(config, nullptr);
+  ASSERT_FALSE(engine.ok());
+  EXPECT_THAT(std::string(engine.status().message()), HasSubstr("kv-cache-memory-bytes"));
+  config.kv_cache_bytes = size_t{1} << 20;
+  config.device = "tpu";
+  engine = Engine::create(config, nullptr);
+  ASSERT_FALSE(engine.ok());
+  EXPECT_THAT(std::string(engine.status().message()), HasSubstr("tpu"));
+}
+
+}  // namespace
+}  // namespace cogserve
