@@ -81,7 +81,8 @@ struct EngineConfig {
   std::chrono::milliseconds slow_reader_time{10000};  // paused this long: ended
 };
 
-// Reads and checks `config.json` in `model_dir`; the message names the key and what was got.
+// Reads and checks `config.json` in `model_dir`; the message names the key and what was got. The
+// end tokens of `generation_config.json`, where it has any, replace those of `config.json`.
 absl::StatusOr<ModelConfig> read_model_config(const std::string& model_dir);
 
 // Absent file: the defaults above.

@@ -12,6 +12,7 @@
 #include <system_error>
 #include <utility>
 
+#include "absl/strings/str_cat.h"
 #include "engine/base/error.hpp"
 
 namespace cogserve {
@@ -67,9 +68,9 @@ absl::StatusOr<OpenFile> open_regular(const std::string& path) {
 
 absl::StatusOr<std::string> resolve_file(const std::string& directory, std::string_view name) {
   if (!is_plain_name(name)) {
-    return invalid_argument(
-        "FILE_NAME", "",
-        "'" + std::string(name) + "' is not a plain file name inside the model directory");
+    return invalid_argument("FILE_NAME", "",
+                            absl::StrCat("'", std::string(name),
+                                         "' is not a plain file name inside the model directory"));
   }
   const std::string path = join(directory, name);
   std::error_code error;

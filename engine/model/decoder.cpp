@@ -63,6 +63,9 @@ absl::StatusOr<Decoder> Decoder::create(Backend* backend, const ModelConfig& con
 
 Tensor Decoder::forward(const Batch& batch, std::span<const KvLayer> kv) {
   check(batch.rows() > 0 && batch.rows() <= activations_.x.rows, "a step has 1 to max_rows rows");
+  check(static_cast<int64_t>(batch.logit_rows.size()) <= activations_.logits.rows,
+        "a step has at most max_logit_rows logit rows");
+  check(batch.vision_rows >= 0 && batch.vision_rows <= batch.rows(), "vision rows are rows");
   check(kv.size() == weights_.layers.size(), "there is one KV layer per decoder layer");
   const Activations a = activations_.first_rows(batch.rows());
   embed(batch, a.x);
@@ -107,7 +110,6 @@ void Decoder::run_layer(const DecoderLayerWeights& layer, const KvLayer& kv, con
 
 Tensor Decoder::compute_logits(const Batch& batch, const Activations& a) {
   const auto count = static_cast<int64_t>(batch.logit_rows.size());
-  check(count <= a.logits.rows, "a step has at most max_logit_rows logit rows");
   const Tensor logits = a.logits.slice_rows(0, count);
   if (count == 0) return logits;
   const Tensor last = a.last.slice_rows(0, count);

@@ -7,6 +7,7 @@
 #include <utility>
 
 #include "absl/strings/escaping.h"
+#include "absl/strings/str_cat.h"
 #include "engine/base/error.hpp"
 #include "engine/base/json.hpp"
 
@@ -22,7 +23,8 @@ constexpr int kHeaderDepth = 3;
 
 // A name as it may stand in a message.
 std::string quote_name(std::string_view name) {
-  return "'" + absl::CHexEscape({name.data(), std::min(name.size(), kMaxTensorName)}) + "'";
+  return absl::StrCat("'", absl::CHexEscape({name.data(), std::min(name.size(), kMaxTensorName)}),
+                      "'");
 }
 
 std::string shown(const json& value) {

@@ -6,6 +6,11 @@
 
 namespace cogserve {
 
+// Blocks that hold `tokens` tokens.
+constexpr int blocks_for(int tokens, int block_size) {
+  return (tokens + block_size - 1) / block_size;
+}
+
 // Blocks are reference-counted, so that a prefix can be shared; a block is free when its count is
 // zero. Lowest-numbered use order is not promised.
 class BlockManager {

@@ -39,34 +39,7 @@ bool contains(const std::vector<int32_t>& ids, int32_t id) {
   return std::find(ids.begin(), ids.end(), id) != ids.end();
 }
 
-int blocks_of(int tokens, int block_size) { return (tokens + block_size - 1) / block_size; }
-
 }  // namespace
-
-absl::Status check_fits(const SchedulerConfig& config, int prompt_tokens, int max_tokens) {
-  if (max_tokens < 1) {
-    return invalid_argument("PARAM_RANGE", "max_tokens",
-                            absl::StrCat("max_tokens must be at least 1, got ", max_tokens));
-  }
-  const bool prompt_alone = prompt_tokens >= config.max_model_len;
-  if (prompt_alone || max_tokens > config.max_model_len - prompt_tokens) {
-    return invalid_argument(
-        "CONTEXT_LENGTH", prompt_alone ? "messages" : "max_tokens",
-        absl::StrCat("the prompt has ", prompt_tokens,
-                     " tokens, picture included, and max_tokens is ", max_tokens,
-                     "; together they may be at most ", config.max_model_len));
-  }
-  // The last sampled token is never fed back.
-  const int blocks = blocks_of(prompt_tokens + max_tokens - 1, config.block_size);
-  if (blocks > config.num_blocks) {
-    return invalid_argument(
-        "KV_NEVER_FITS", "max_tokens",
-        absl::StrCat("a prompt of ", prompt_tokens, " tokens and max_tokens ", max_tokens, " need ",
-                     blocks, " KV blocks of ", config.block_size, " tokens; the server has ",
-                     config.num_blocks));
-  }
-  return absl::OkStatus();
-}
 
 Scheduler::Scheduler(SchedulerConfig config)
     : config_(std::move(config)), blocks_(config_.num_blocks) {
@@ -127,8 +100,6 @@ absl::Status Scheduler::check_queue(const Sequence& sequence) const {
   }
   return absl::OkStatus();
 }
-
-int Scheduler::blocks_for(int tokens) const { return blocks_of(tokens, config_.block_size); }
 
 // --- ending what is overdue ----------------------------------------------------------------------
 
@@ -275,11 +246,18 @@ void Scheduler::plan_chunk(Plan& plan, int& rows, Sequence& sequence) const {
 
 // --- blocks --------------------------------------------------------------------------------------
 
+int Scheduler::max_blocks(const Sequence& sequence) const {
+  return blocks_for(sequence.max_kv_tokens(), config_.block_size);
+}
+
+int Scheduler::blocks_to_start(const Sequence& sequence) const {
+  return pinned(sequence) ? max_blocks(sequence)
+                          : blocks_for(sequence.total_tokens(), config_.block_size);
+}
+
 // Whether `sequence` may start now. Sequences whose readers lag are preempted for it if that helps.
 bool Scheduler::make_room(const Sequence& sequence) {
-  const int needed =
-      spare_blocks(sequence) +
-      (pinned(sequence) ? max_blocks(sequence) : blocks_for(sequence.total_tokens()));
+  const int needed = spare_blocks(sequence) + blocks_to_start(sequence);
   int idle_seats = config_.max_num_seqs - static_cast<int>(running_.size());
   int idle_blocks = blocks_.num_free();
   if (idle_seats > 0 && idle_blocks >= needed) return true;
@@ -296,26 +274,30 @@ bool Scheduler::make_room(const Sequence& sequence) {
   return true;
 }
 
-// Blocks that must stay free when `sequence` starts: one for each running sequence that may grow;
-// if it will be pinned, all that the older ones may still need, for they cannot take them back.
+// Blocks that must stay free when `sequence` starts: one for each running sequence that may grow,
+// or the share of its growth that experience asks for; if it will be pinned, all that the older
+// ones may still need, for they cannot take them back.
 int Scheduler::spare_blocks(const Sequence& sequence) const {
   int spare = 0;
   for (const Owned& other : running_) {
     if (other->paused) continue;
     const int growth = max_blocks(*other) - static_cast<int>(other->block_table.size());
-    spare += pinned(sequence) && other->id < sequence.id ? growth : std::min(growth, 1);
+    const int expected = static_cast<int>(growth_reserve_ * growth);
+    const int watermark = std::max(expected, std::min(growth, 1));
+    spare += pinned(sequence) && other->id < sequence.id ? growth : watermark;
   }
   return spare;
 }
 
 // Makes sure that the next token of a decoding sequence has a slot. False: it sits this step out.
 bool Scheduler::grow(Sequence& sequence) {
-  const int needed = blocks_for(sequence.num_computed + 1);
+  const int needed = blocks_for(sequence.num_computed + 1, config_.block_size);
   if (static_cast<int>(sequence.block_table.size()) >= needed) return true;
   if (blocks_.num_free() == 0) {
     Sequence* const victim = victim_of(sequence);
     if (victim == nullptr) return false;
     preempt(*victim);
+    growth_reserve_ += (1 - growth_reserve_) / 8;
   }
   sequence.block_table.push_back(blocks_.allocate());
   return true;
@@ -360,8 +342,7 @@ void Scheduler::start_running(size_t index) {
   Owned sequence = std::move(waiting_[index]);
   waiting_.erase(waiting_.begin() + static_cast<std::ptrdiff_t>(index));
   start(*sequence);
-  const int blocks =
-      pinned(*sequence) ? max_blocks(*sequence) : blocks_for(sequence->total_tokens());
+  const int blocks = blocks_to_start(*sequence);
   while (static_cast<int>(sequence->block_table.size()) < blocks) {
     sequence->block_table.push_back(blocks_.allocate());
   }
@@ -453,6 +434,7 @@ void Scheduler::end(Sequence& sequence, const absl::Status& status, FinishReason
   if (sequence.state == SequenceState::kFinished) return;
   EndEvent event = make_end_event(sequence, status, reason, now_);
   release_blocks(sequence);
+  growth_reserve_ -= growth_reserve_ / 32;
   if (sequence.state == SequenceState::kEncoding || sequence.features_ready) --features_held_;
   if (!sequence.started()) leave_queue(sequence);
   sequence.state = SequenceState::kFinished;

@@ -2,6 +2,14 @@
 //
 // Owned and called by the engine thread (or by a simulation). The three-call step:
 //   plan = scheduler.schedule(now);  run the plan;  scheduler.commit(plan, sampled, now).
+//
+// First come, first served. A step has a row for each sequence that decodes, then prefill chunks
+// of the running ones, then of new ones, all oldest first, up to `max_num_batched_tokens`; beside
+// them a slice of the vision tower. A sequence starts when blocks for all its tokens are free, and
+// beyond them at least one for each running sequence that still grows. When decoding finds no free
+// block, sequences whose readers lag lose theirs first, then the youngest; they compute them anew
+// later. One that lost them `kMaxPreemptions` times starts again only with every block it can ever
+// need, and only if the older ones can do without: it is never preempted again.
 #pragma once
 
 #include <cstdint>
@@ -12,27 +20,12 @@
 
 #include "absl/status/status.h"
 #include "engine/backend/sampling.hpp"
-#include "engine/config.hpp"
 #include "engine/schedule/block_manager.hpp"
+#include "engine/schedule/scheduler_config.hpp"
 #include "engine/schedule/sequence.hpp"
 #include "engine/schedule/wait_estimate.hpp"
 
 namespace cogserve {
-
-struct SchedulerConfig {
-  int num_blocks = 0;
-  int block_size = 16;
-  int max_model_len = 0;
-  int max_num_seqs = 64;
-  int max_num_batched_tokens = 512;  // rows of a step: decode rows and prefill chunks together
-  int vision_layers = 0;             // of the tower
-  int vision_layers_per_step = 1;
-  int max_queue_size = 256;
-  size_t max_queue_bytes = size_t{512} << 20;  // pixels and ids of waiting requests
-  std::chrono::milliseconds max_queue_time{30000};
-  std::chrono::milliseconds slow_reader_time{10000};
-  std::vector<int32_t> eos_ids;
-};
 
 // Tokens [begin, begin + count) of a sequence are computed in this step. `samples`: the last of
 // them is its newest token, so a next token is sampled.
@@ -67,11 +60,6 @@ struct SchedulerStats {
   uint64_t preemptions = 0;
   uint64_t steps = 0;
 };
-
-// Whether a request can ever run: INVALID_ARGUMENT CONTEXT_LENGTH (prompt and answer are longer
-// than max_model_len) or KV_NEVER_FITS (longer than the whole cache). Thread-safe: `add` checks the
-// same, the engine asks before it queues.
-absl::Status check_fits(const SchedulerConfig& config, int prompt_tokens, int max_tokens);
 
 class Scheduler {
  public:
@@ -117,8 +105,8 @@ class Scheduler {
   using Owned = std::unique_ptr<Sequence>;
 
   absl::Status check_queue(const Sequence& sequence) const;
-  int blocks_for(int tokens) const;
-  int max_blocks(const Sequence& sequence) const { return blocks_for(sequence.max_kv_tokens()); }
+  int max_blocks(const Sequence& sequence) const;
+  int blocks_to_start(const Sequence& sequence) const;
 
   void end_overdue();
   absl::Status overdue(const Sequence& sequence) const;
@@ -167,6 +155,9 @@ class Scheduler {
   int queued_pictures_ = 0;
   size_t queued_bytes_ = 0;
 
+  // Share of the running sequences' possible growth that a start leaves free, in [0, 1): grows when
+  // blocks run out, fades as sequences end. Keeps preemption rare whatever max_tokens callers ask.
+  double growth_reserve_ = 0;
   int features_held_ = 0;  // sequences whose picture is in the tower or encoded
   uint64_t preemptions_ = 0;
   uint64_t steps_ = 0;

@@ -126,7 +126,8 @@ json::json_pointer pointer(const std::string& key) {
   return json::json_pointer(path);
 }
 
-std::vector<BadConfig> bad_configs() {
+// Numbers that are absent, of another type or out of range.
+std::vector<BadConfig> bad_numbers() {
   std::vector<BadConfig> bad;
   const std::vector<std::string> sizes = {"hidden_size",
                                           "intermediate_size",
@@ -159,41 +160,42 @@ std::vector<BadConfig> bad_configs() {
     bad.push_back({key, 2, key, "got 2"});
     bad.push_back({key, "small", key, "got \"small\""});
   }
-  bad.insert(
-      bad.end(),
-      {
-          {"architectures", json::array({"LlamaForCausalLM"}), "architectures", "LlamaForCausalLM"},
-          {"architectures", nullptr, "architectures", "expected [\"CogVLMForCausalLM\"], got null"},
-          {"architectures", "CogVLMForCausalLM", "architectures", "got \"CogVLMForCausalLM\""},
-          {"hidden_act", "gelu", "hidden_act", "expected 'silu', got \"gelu\""},
-          {"vision_config.hidden_act", "relu", "vision_config.hidden_act", "expected 'gelu'"},
-          {"vision_config.in_channels", 4, "vision_config.in_channels", "got 4"},
-          {"template_version", "llama", "template_version", "'chat' or 'vqa' or 'base'"},
-          {"torch_dtype", "int8", "torch_dtype", "got \"int8\""},
-          {"rope_theta", 0.5, "rope_theta", "got 0.5"},
-          {"rope_theta", "big", "rope_theta", "got \"big\""},
-          {"num_multi_query_heads", 3, "num_multi_query_heads", "a divisor of"},
-          {"num_multi_query_heads", 8, "num_multi_query_heads", "got 8"},
-          {"num_multi_query_heads", 0, "num_multi_query_heads", "got 0"},
-          {"num_multi_query_heads", nullptr, "num_multi_query_heads", "8 where the key is absent"},
-          {"hidden_size", 18, "hidden_size", "a multiple of num_attention_heads = 4, got 18"},
-          {"hidden_size", 20, "hidden_size", "even number of values per head"},
-          {"eos_token_id", json::array(), "eos_token_id", "1 to 16 ids"},
-          {"eos_token_id", json::array({1, "2"}), "eos_token_id", "got \"2\""},
-          {"vision_config", nullptr, "vision_config", "got none"},
-          {"vision_config", 3, "vision_config", "expected an object, got 3"},
-          {"vision_config.hidden_size", 13, "vision_config.hidden_size",
-           "multiple of num_heads = 3"},
-          {"vision_config.image_size", 9, "vision_config.image_size",
-           "a multiple of patch_size = 2"},
-          {"vision_config.image_size", 6, "vision_config.image_size", "an even number of patches"},
-          {"vision_config.num_positions", 16, "vision_config.num_positions", "expected 17"},
-      });
   return bad;
 }
 
+// Values that do not fit each other or this program.
+std::vector<BadConfig> bad_choices() {
+  return {
+      {"architectures", json::array({"LlamaForCausalLM"}), "architectures", "LlamaForCausalLM"},
+      {"architectures", nullptr, "architectures", "expected [\"CogVLMForCausalLM\"], got null"},
+      {"architectures", "CogVLMForCausalLM", "architectures", "got \"CogVLMForCausalLM\""},
+      {"hidden_act", "gelu", "hidden_act", "expected 'silu', got \"gelu\""},
+      {"vision_config.hidden_act", "relu", "vision_config.hidden_act", "expected 'gelu'"},
+      {"vision_config.in_channels", 4, "vision_config.in_channels", "got 4"},
+      {"template_version", "llama", "template_version", "'chat' or 'vqa' or 'base'"},
+      {"torch_dtype", "int8", "torch_dtype", "got \"int8\""},
+      {"rope_theta", 0.5, "rope_theta", "got 0.5"},
+      {"rope_theta", "big", "rope_theta", "got \"big\""},
+      {"num_multi_query_heads", 3, "num_multi_query_heads", "a divisor of"},
+      {"num_multi_query_heads", 8, "num_multi_query_heads", "got 8"},
+      {"num_multi_query_heads", 0, "num_multi_query_heads", "got 0"},
+      {"num_multi_query_heads", nullptr, "num_multi_query_heads", "8 where the key is absent"},
+      {"hidden_size", 18, "hidden_size", "a multiple of num_attention_heads = 4, got 18"},
+      {"hidden_size", 20, "hidden_size", "even number of values per head"},
+      {"eos_token_id", json::array(), "eos_token_id", "1 to 16 ids"},
+      {"eos_token_id", json::array({1, "2"}), "eos_token_id", "got \"2\""},
+      {"vision_config", nullptr, "vision_config", "got none"},
+      {"vision_config", 3, "vision_config", "expected an object, got 3"},
+      {"vision_config.hidden_size", 13, "vision_config.hidden_size", "multiple of num_heads = 3"},
+      {"vision_config.image_size", 9, "vision_config.image_size", "a multiple of patch_size = 2"},
+      {"vision_config.image_size", 6, "vision_config.image_size", "an even number of patches"},
+      {"vision_config.num_positions", 16, "vision_config.num_positions", "expected 17"},
+  };
+}
+
 TEST(Config, every_bad_value_is_refused_by_name) {
-  const std::vector<BadConfig> cases = bad_configs();
+  std::vector<BadConfig> cases = bad_numbers();
+  for (BadConfig& bad : bad_choices()) cases.push_back(std::move(bad));
   EXPECT_GE(cases.size(), 150u);
   for (const BadConfig& bad : cases) {
     json config = json::parse(tiny_config_json());

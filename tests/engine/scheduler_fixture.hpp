@@ -3,6 +3,7 @@
 
 #include <gtest/gtest.h>
 
+#include <functional>
 #include <memory>
 #include <optional>
 #include <string>
@@ -106,6 +107,14 @@ class SchedulerTest : public ::testing::Test {
 
   void steps(int count) {
     for (int i = 0; i < count; ++i) step();
+  }
+
+  void step_while(const std::function<bool()>& holds, std::string* plans = nullptr) {
+    for (int i = 0; holds(); ++i) {
+      ASSERT_LT(i, 20000) << "waits for what does not happen";
+      const std::string text = step();
+      if (plans != nullptr) *plans += text + "\n";
+    }
   }
 
   // Tokens of a stream, then its end if it has come.

@@ -37,31 +37,29 @@ TEST_F(SchedulerTest, decode_rows_come_first_and_then_prefill_oldest_first) {
   EXPECT_EQ(step(), "1:6+1s 2:4+1s 3:7+1s 4:5+1s");
 }
 
-TEST_F(SchedulerTest, the_oldest_keeps_a_row_though_younger_ones_decode) {
+TEST_F(SchedulerTest, a_newcomer_waits_while_decoding_fills_the_step) {
   config.max_num_batched_tokens = 2;
-  ask({.text = 0, .image = 3, .max_tokens = 3});
-  ask({.text = 0, .max_tokens = 9});
-  ask({.text = 0, .max_tokens = 9});
-  EXPECT_EQ(step(), "v1[0,1) 2:0+1s 3:0+1s");
-  while (scheduler().stats().waiting == 0) step();
-  EXPECT_EQ(step(), "2:6+1s 3:6+1s") << "no row for a newcomer yet, however old";
-  // Once it runs, the oldest is served in every step.
-  steps(2);
-  EXPECT_EQ(step(), "1:0+2") << "both others are done";
+  ask({.text = 0, .max_tokens = 3});
+  ask({.text = 0, .max_tokens = 2});
+  EXPECT_EQ(step(), "1:0+1s 2:0+1s");
+  ask({.text = 1});
+  EXPECT_EQ(step(), "1:1+1s 2:1+1s");
+  EXPECT_EQ(step(), "1:2+1s 3:0+1");
 }
 
-TEST_F(SchedulerTest, the_oldest_prefills_a_row_at_a_time_when_the_others_fill_the_step) {
-  config.max_num_batched_tokens = 3;
-  const Asked old = ask({.text = 7, .max_tokens = 20, .capacity = 1});
-  EXPECT_EQ(step(), "1:0+3");
-  steps(2);
-  // Its reader stops; two others fill its seat and the steps.
-  config.max_num_seqs = 8;
-  ask({.text = 0, .max_tokens = 40});
-  ask({.text = 0, .max_tokens = 40});
-  EXPECT_EQ(step(), "2:0+1s 3:0+1s");
-  drain(old);
-  EXPECT_EQ(step(), "1:8+1s 2:1+1s 3:1+1s");
+// Two younger sequences pass a picture; one of them pauses, so that the picture's prefill begins,
+// and comes back, so that decoding alone would fill the steps.
+TEST_F(SchedulerTest, the_oldest_prefills_in_every_step_though_younger_ones_could_fill_it) {
+  config.max_num_batched_tokens = 2;
+  ask({.text = 0, .image = 5, .max_tokens = 3});
+  const Asked pauses = ask({.text = 0, .max_tokens = 50, .capacity = 8});
+  ask({.text = 0, .max_tokens = 50});
+  EXPECT_EQ(step(), "v1[0,1) 2:0+1s 3:0+1s");
+  steps(7);
+  EXPECT_EQ(step(), "3:8+1s 1:0+1");
+  drain(pauses);
+  EXPECT_EQ(step(), "2:8+1s 1:1+1");
+  EXPECT_EQ(step(), "2:9+1s 1:2+1");
 }
 
 TEST_F(SchedulerTest, the_newest_sequences_wait_when_there_are_more_than_rows) {
@@ -150,17 +148,16 @@ TEST_F(SchedulerTest, a_preempted_sequence_keeps_its_place_before_younger_ones) 
 }
 
 TEST_F(SchedulerTest, a_preempted_image_is_not_encoded_again) {
-  config.num_blocks = 4;
-  ask({.text = 3, .max_tokens = 9});
+  config.num_blocks = 6;
+  ask({.text = 3, .max_tokens = 21});
   const Asked b = ask({.text = 0, .image = 3, .max_tokens = 9});
-  steps(1);
-  while (b.sequence->state != SequenceState::kRunning) step();
-  while (b.sequence->preemptions == 0) step();
+  step_while([&] { return b.sequence->state != SequenceState::kRunning; });
+  step_while([&] { return b.sequence->preemptions == 0; });
   EXPECT_TRUE(b.sequence->features_ready);
-  while (b.sequence->state != SequenceState::kRunning) {
-    EXPECT_EQ(step().find('v'), std::string::npos);
-  }
-  EXPECT_EQ(b.sequence->num_computed > 0, true);
+  std::string plans;
+  step_while([&] { return b.sequence->state != SequenceState::kRunning; }, &plans);
+  EXPECT_EQ(plans.find('v'), std::string::npos) << plans;
+  EXPECT_GT(b.sequence->num_computed, 0);
 }
 
 TEST_F(SchedulerTest, a_lagging_readers_sequence_is_preempted_before_the_youngest) {
@@ -168,7 +165,7 @@ TEST_F(SchedulerTest, a_lagging_readers_sequence_is_preempted_before_the_younges
   const Asked lagging = ask({.text = 3, .max_tokens = 9, .capacity = 2});
   const Asked other = ask({.text = 3, .max_tokens = 9});
   const Asked young = ask({.text = 3, .max_tokens = 5});
-  while (scheduler().stats().preemptions == 0) step();
+  step_while([&] { return scheduler().stats().preemptions == 0; });
   EXPECT_EQ(lagging.sequence->preemptions, 1);
   EXPECT_EQ(other.sequence->preemptions, 0);
   EXPECT_EQ(young.sequence->preemptions, 0);
@@ -197,7 +194,6 @@ TEST_F(SchedulerTest, a_lagging_readers_sequence_keeps_its_blocks_while_nobody_n
   EXPECT_EQ(step(), "1:4+1s 2:1+1s");
 }
 
-// Preempted at each of its tokens in turn, a request still says the same.
 TEST_F(SchedulerTest, after_three_preemptions_all_blocks_it_can_ever_need_are_its_own) {
   config.max_num_seqs = 1;
   const Asked a = ask({.text = 3, .max_tokens = 21, .capacity = 1});  // 6 blocks at its end
@@ -261,10 +257,9 @@ TEST_F(SchedulerTest, text_passes_a_waiting_picture_but_only_so_often) {
   const Asked late = ask({.text = 0, .max_tokens = 1});
   step();
   EXPECT_EQ(late.sequence->state, SequenceState::kWaiting);
-  scheduler();
-  while (waits.sequence->state == SequenceState::kWaiting) step();
+  step_while([&] { return waits.sequence->state == SequenceState::kWaiting; });
   EXPECT_EQ(waits.sequence->state, SequenceState::kEncoding);
-  step();
+  steps(3);  // the first picture's prefill takes two of them
   EXPECT_EQ(end_reason(late), "ok");
 }
 

@@ -51,10 +51,10 @@ bool SchedulerWorld::live(const Client& client) const {
 }
 
 SchedulerWorld::Client* SchedulerWorld::find(uint64_t id) {
-  for (const auto& client : clients_) {
-    if (client->id == id) return client.get();
-  }
-  return nullptr;
+  const auto at =
+      std::lower_bound(clients_.begin(), clients_.end(), id,
+                       [](const auto& client, uint64_t key) { return client->id < key; });
+  return at != clients_.end() && (*at)->id == id ? at->get() : nullptr;
 }
 
 absl::Status SchedulerWorld::submit(const WorldRequest& request, Clock::time_point now) {

@@ -3,6 +3,7 @@
 #include <gtest/gtest.h>
 #include <unistd.h>
 
+#include <atomic>
 #include <filesystem>
 #include <fstream>
 #include <nlohmann/json.hpp>
@@ -85,9 +86,11 @@ std::vector<TinyTensor> tensors_of(const ModelConfig& config) {
 }
 
 TemporaryDirectory::TemporaryDirectory() {
-  std::string pattern = (std::filesystem::path(testing::TempDir()) / "cogserve_XXXXXX").string();
-  if (::mkdtemp(pattern.data()) == nullptr) throw std::runtime_error("mkdtemp failed");
-  path_ = pattern;
+  static std::atomic<int> counter{0};
+  const std::string name =
+      "cogserve_" + std::to_string(::getpid()) + "_" + std::to_string(counter++);
+  path_ = (std::filesystem::path(testing::TempDir()) / name).string();
+  std::filesystem::create_directories(path_);
 }
 
 TemporaryDirectory::~TemporaryDirectory() {

@@ -16,13 +16,17 @@
 namespace cogserve::cpu {
 
 inline constexpr size_t kKeyTile = 64;
+// From one panel of values to the next, with a gap: at a distance of 4096 bytes all panels would
+// fight for the same lines of the first cache.
+inline constexpr size_t kValuePanel = (kKeyTile + 1) * kPanelWidth;
+// Rows of keys and values that are asked for ahead of their use.
+inline constexpr size_t kRowsAhead = 16;
 // Query rows that share a tile of keys and values: enough to make fetching it cheap.
-inline constexpr size_t kQueryRows = 96;
+inline constexpr size_t kQueryRows = 192;
 // Multiply-adds below which waking another thread costs more than it saves.
 inline constexpr size_t kSerialAttention = 1 << 18;
 
-// Keys and values of one KV head; row i of either is at
-// base + block_table[i / block_size] * block_stride + (i % block_size) * row_stride.
+// Keys and values of one KV head; row i of either is at base + row_at(i).
 struct KeyValueSource {
   const float* keys;
   const float* values;
@@ -30,6 +34,10 @@ struct KeyValueSource {
   size_t block_size;
   size_t block_stride;
   size_t row_stride;
+
+  size_t row_at(size_t index) const {
+    return block_table[index / block_size] * block_stride + index % block_size * row_stride;
+  }
 };
 
 // Some consecutive tokens of one sequence, for the `group` query heads of one KV head. Query row
@@ -55,7 +63,7 @@ struct AttentionUnit {
 struct AttentionScratch {
   size_t padded_dim;  // head_dim rounded up to whole panels
   float* keys;        // [panel of 16 keys][head_dim][16]
-  float* values;      // [panel of 16 dimensions][kKeyTile][16]
+  float* values;      // [panel of 16 dimensions][kKeyTile][16], panels kValuePanel apart
   float* scores;      // [rows][kKeyTile]
   float* sums;        // [rows][padded_dim]: the result, not yet divided by `weights`
   float* queries;     // row tiles, interleaved: [tile][head_dim][row of the tile]
@@ -65,14 +73,15 @@ struct AttentionScratch {
 
   static size_t floats(size_t rows, size_t head_dim) {
     const size_t padded = panel_count(head_dim) * kPanelWidth;
-    return rows * (head_dim + kKeyTile + padded + 2) + kKeyTile * (head_dim + padded) + head_dim;
+    return rows * (head_dim + kKeyTile + padded + 2) + kKeyTile * head_dim +
+           panel_count(head_dim) * kValuePanel + head_dim;
   }
 
   AttentionScratch(float* memory, size_t rows, size_t head_dim)
       : padded_dim(panel_count(head_dim) * kPanelWidth),
         keys(memory),
         values(keys + kKeyTile * head_dim),
-        scores(values + kKeyTile * padded_dim),
+        scores(values + panel_count(head_dim) * kValuePanel),
         sums(scores + rows * kKeyTile),
         queries(sums + rows * padded_dim),
         maxima(queries + rows * head_dim),
@@ -111,25 +120,47 @@ HWY_INLINE void transpose_4_rows(const float* const* rows, size_t dims, float* o
   }
 }
 
+// One row of values -> its place in each panel.
+HWY_INLINE void spread_row(const float* from, size_t dims, float* to) {
+  const F32 d;
+  size_t j = 0;
+  for (; j + kPanelWidth <= dims; j += kPanelWidth) {
+    COGSERVE_UNROLL
+    for (size_t v = 0; v < kVectors; ++v) {
+      hn::Store(hn::LoadU(d, from + j + v * kLanes), d, to + v * kLanes);
+    }
+    to += kValuePanel;
+  }
+  for (; j < dims; ++j) to[j % kPanelWidth] = from[j];
+}
+
+// Asks for keys and values that are fetched soon, or in the next tile, after this one's sums.
+HWY_INLINE void prefetch_rows(const AttentionUnit& unit, size_t begin, size_t end) {
+  for (size_t index = begin; index < std::min(end, unit.limit(unit.rows() - 1)); ++index) {
+    const size_t at = unit.source.row_at(index);
+    for (size_t j = 0; j < unit.head_dim; j += kPanelWidth) {
+      hwy::Prefetch(unit.source.keys + at + j);
+      hwy::Prefetch(unit.source.values + at + j);
+    }
+  }
+}
+
 // Keys and values [begin, begin + count) into the scratch, in the layouts the micro-kernel reads.
 void fetch_tile(const AttentionUnit& unit, size_t begin, size_t count,
                 const AttentionScratch& scratch) {
-  const KeyValueSource& source = unit.source;
+  constexpr size_t kStep = 4;
   const size_t dims = unit.head_dim;
-  const float* key_rows[kKeyTile];
-  for (size_t i = 0; i < kKeyTile; ++i) key_rows[i] = scratch.zeros;
-  for (size_t i = 0; i < count; ++i) {
-    const size_t index = begin + i;
-    const size_t at = source.block_table[index / source.block_size] * source.block_stride +
-                      index % source.block_size * source.row_stride;
-    key_rows[i] = source.keys + at;
-    for (size_t j = 0; j < dims; j += kPanelWidth) {
-      std::memcpy(scratch.values + j * kKeyTile + i * kPanelWidth, source.values + at + j,
-                  std::min(kPanelWidth, dims - j) * sizeof(float));
+  for (size_t i = 0; i < count; i += kStep) {
+    prefetch_rows(unit, begin + i + kRowsAhead, begin + i + kRowsAhead + kStep);
+    const float* keys[kStep];
+    for (size_t r = 0; r < kStep; ++r) {
+      keys[r] = scratch.zeros;
+      if (i + r >= count) continue;
+      const size_t at = unit.source.row_at(begin + i + r);
+      keys[r] = unit.source.keys + at;
+      spread_row(unit.source.values + at, dims, scratch.values + (i + r) * kPanelWidth);
     }
-  }
-  for (size_t i = 0; i < count; i += 4) {
-    transpose_4_rows(key_rows + i, dims,
+    transpose_4_rows(keys, dims,
                      scratch.keys + i / kPanelWidth * kPanelWidth * dims + i % kPanelWidth);
   }
 }
@@ -177,7 +208,7 @@ void start_unit(const AttentionUnit& unit, const RowTiles& tiles, const Attentio
   std::fill_n(scratch.weights, unit.rows(), 0.0f);
   std::fill_n(scratch.zeros, dims, 0.0f);
   // Columns beyond head_dim in the last panel are multiplied along and must hold numbers.
-  std::fill_n(scratch.values, kKeyTile * scratch.padded_dim, 0.0f);
+  std::fill_n(scratch.values, panel_count(dims) * kValuePanel, 0.0f);
 }
 
 void finish_unit(const AttentionUnit& unit, const AttentionScratch& scratch) {
@@ -233,7 +264,7 @@ void attend(const AttentionUnit& unit, float* memory) {
                                         {.a = scratch.scores + row * kKeyTile,
                                          .a_row_stride = kKeyTile,
                                          .b = scratch.values,
-                                         .b_panel_stride = kPanelWidth * kKeyTile,
+                                         .b_panel_stride = kValuePanel,
                                          .c = scratch.sums + row * scratch.padded_dim,
                                          .c_row_stride = scratch.padded_dim,
                                          .c_panel_stride = kPanelWidth,

@@ -1,15 +1,12 @@
 #include "engine/backend/cpu/cpu_backend.hpp"
 
-#include <sys/mman.h>
-
-#include <algorithm>
 #include <cstdlib>
 #include <cstring>
-#include <limits>
 
 #include "engine/backend/cpu/attention.hpp"
 #include "engine/backend/cpu/elementwise.hpp"
 #include "engine/backend/cpu/linear.hpp"
+#include "engine/backend/cpu/memory.hpp"
 #include "engine/backend/cpu/norms.hpp"
 #include "engine/backend/cpu/pictures.hpp"
 #include "engine/backend/cpu/rope.hpp"
@@ -19,9 +16,6 @@
 
 namespace cogserve {
 namespace {
-
-constexpr size_t kCacheLine = 64;
-constexpr size_t kHugePage = size_t{2} << 20;
 
 bool is_f32(const Tensor& tensor) { return tensor.dtype == DType::kF32; }
 
@@ -56,23 +50,12 @@ std::string CpuBackend::description() const {
 }
 
 absl::StatusOr<Buffer> CpuBackend::allocate(size_t bytes) {
-  // Large buffers on huge pages: a weight matrix spans thousands of small ones.
-  const bool large = bytes >= 2 * kHugePage;
-  const size_t alignment = large ? kHugePage : kCacheLine;
-  void* data = nullptr;
-  const size_t most = static_cast<size_t>(std::numeric_limits<ptrdiff_t>::max()) - alignment;
-  if (bytes <= most) {
-    const size_t padded = (std::max<size_t>(bytes, 1) + alignment - 1) / alignment * alignment;
-    data = std::aligned_alloc(alignment, padded);
-    if (data != nullptr) {
-      if (large) madvise(data, padded, MADV_HUGEPAGE);  // advice only: may be refused
-      std::memset(data, 0, padded);
-    }
-  }
+  void* data = cpu::allocate_memory(bytes);
   if (data == nullptr) {
     return make_error(absl::StatusCode::kResourceExhausted, "MEMORY", "",
                       "no " + std::to_string(bytes) + " bytes of host memory to be had");
   }
+  std::memset(data, 0, bytes);
   return Buffer(data, bytes, &std::free);
 }
 

@@ -18,6 +18,7 @@
 
 #include "engine/backend/cpu/panel.hpp"
 #include "engine/backend/cpu/simd-inl.hpp"
+#include "hwy/cache_control.h"
 
 HWY_BEFORE_NAMESPACE();
 namespace cogserve::cpu::HWY_NAMESPACE {
@@ -31,6 +32,10 @@ constexpr size_t panels_at_once(size_t rows) {
   const size_t fit = kAccumulators / (rows * kVectors);
   return fit >= 8 ? 8 : fit >= 4 ? 4 : fit >= 2 ? 2 : 1;
 }
+
+// How far ahead weights are asked for, in elements (64 values of k). A single row reads several
+// panels side by side, which the hardware foresees well enough by itself.
+inline constexpr size_t kPrefetchAhead = 64 * kPanelWidth;
 
 // The 16 values of one k as f32 vectors in column order.
 HWY_INLINE void load_values(const float* values, F32Vec (&out)[kVectors]) {
@@ -134,7 +139,10 @@ HWY_INLINE void multiply_panels(const Product<T>& product) {
   for (size_t k = 0; k < depth; ++k) {
     F32Vec values[kPanels][kVectors];
     COGSERVE_UNROLL
-    for (size_t p = 0; p < kPanels; ++p) load_values(b + p * b_stride, values[p]);
+    for (size_t p = 0; p < kPanels; ++p) {
+      if constexpr (kRows > 1) hwy::Prefetch(b + p * b_stride + kPrefetchAhead);
+      load_values(b + p * b_stride, values[p]);
+    }
     COGSERVE_UNROLL
     for (size_t r = 0; r < kRows; ++r) {
       const F32Vec x = hn::Set(d, Rows::template at<kRows>(a, a_stride, r, k));

@@ -4,10 +4,8 @@
 #pragma once
 
 #include <cstddef>
-#include <new>
+#include <memory>
 #include <vector>
-
-#include "hwy/aligned_allocator.h"
 
 namespace cogserve::cpu {
 
@@ -15,26 +13,22 @@ class Workspace {
  public:
   explicit Workspace(int workers) : of_worker_(workers) {}
 
-  // Both return aligned memory of undefined content, valid until the next call of the same kind
-  // (and, for `of_worker`, the same worker). `shared` is for the calling thread alone.
+  // Both return memory aligned to a cache line, of undefined content, valid until the next call of
+  // the same kind (and, for `of_worker`, the same worker). `shared` is for the calling thread
+  // alone. They throw std::bad_alloc if there is no memory.
   float* shared(size_t floats) { return shared_.grow(floats); }
   float* of_worker(int worker, size_t floats) { return of_worker_[worker].grow(floats); }
 
  private:
+  struct Free {
+    void operator()(float* memory) const;
+  };
+
   struct Block {
-    hwy::AlignedFreeUniquePtr<float[]> data;
+    std::unique_ptr<float, Free> memory;
     size_t floats = 0;
 
-    float* grow(size_t wanted) {
-      if (wanted > floats) {
-        data.reset();
-        floats = 0;
-        data = hwy::AllocateAligned<float>(wanted);
-        if (data == nullptr) throw std::bad_alloc();
-        floats = wanted;
-      }
-      return data.get();
-    }
+    float* grow(size_t wanted);
   };
 
   Block shared_;
