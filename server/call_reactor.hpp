@@ -1,0 +1,60 @@
+// What both chat methods' reactors have in common: they carry one Call, and end with it.
+//
+// `Base` is gRPC's reactor class. Made by the chat service for an accepted call; deletes itself
+// when gRPC is done with it.
+#pragma once
+
+#include <grpcpp/grpcpp.h>
+
+#include <memory>
+#include <utility>
+
+#include "server/active_calls.hpp"
+#include "server/call.hpp"
+#include "server/cancel_budget.hpp"
+#include "server/grpc_status.hpp"
+
+namespace cogserve {
+
+template <typename Base>
+class CallReactor : public Base, public CallTransport {
+ public:
+  CallReactor(grpc::CallbackServerContext* context, ActiveCalls* active, CancelBudget* cancels)
+      : context_(context), active_(active), cancels_(cancels) {}
+
+  // `call` was made with this transport.
+  void run(std::shared_ptr<Call> call) {
+    call_ = std::move(call);
+    active_->add(this);
+    call_->start();
+  }
+
+  Call& call() final { return *call_; }
+  void reset() final { context_->TryCancel(); }
+
+  void OnCancel() final {
+    // A deadline that passes comes this way, too; that is no misuse.
+    if (std::chrono::system_clock::now() < context_->deadline()) {
+      cancels_->count(context_->peer(), Clock::now());
+    }
+    call_->abort(absl::CancelledError());
+  }
+
+  void OnDone() final {
+    active_->remove(this);
+    delete this;
+  }
+
+ protected:
+  grpc::Status failure(const absl::Status& status) {
+    return fail_call(status, call_->request_id(), context_);
+  }
+
+ private:
+  grpc::CallbackServerContext* const context_;
+  ActiveCalls* const active_;
+  CancelBudget* const cancels_;
+  std::shared_ptr<Call> call_;
+};
+
+}  // namespace cogserve

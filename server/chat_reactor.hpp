@@ -1,0 +1,21 @@
+// The unary method's gRPC side: pieces gather in the response, the status sends it.
+#pragma once
+
+#include "server/call_reactor.hpp"
+
+namespace cogserve {
+
+class ChatReactor final : public CallReactor<grpc::ServerUnaryReactor> {
+ public:
+  ChatReactor(grpc::CallbackServerContext* context, v1::ChatResponse* response, ActiveCalls* active,
+              CancelBudget* cancels)
+      : CallReactor(context, active, cancels), response_(response) {}
+
+  void write(v1::Delta* delta) override;
+  void finish(const absl::Status& status, const v1::Final& final) override;
+
+ private:
+  v1::ChatResponse* const response_;
+};
+
+}  // namespace cogserve

@@ -1,0 +1,202 @@
+#include "server/grpc_server.hpp"
+
+#include <grpcpp/ext/proto_server_reflection_plugin.h>
+#include <grpcpp/grpcpp.h>
+#include <grpcpp/resource_quota.h>
+
+#include <algorithm>
+#include <fstream>
+#include <iterator>
+#include <utility>
+
+#include "server/call.hpp"
+
+namespace cogserve {
+namespace {
+
+constexpr int kMaxSendBytes = 4 << 20;  // what clients receive by default
+constexpr int kSoftMetadataBytes = 8 << 10;
+constexpr int kHardMetadataBytes = 16 << 10;
+constexpr size_t kMemoryQuota = size_t{1} << 30;
+constexpr std::chrono::milliseconds kWatchPeriod{500};
+
+// The plugin registers itself with every builder of a process that links it; here it is a choice.
+class ReflectionChoice final : public grpc::ServerBuilderOption {
+ public:
+  explicit ReflectionChoice(bool wanted) : wanted_(wanted) {}
+
+  void UpdateArguments(grpc::ChannelArguments* /*arguments*/) override {}
+
+  void UpdatePlugins(std::vector<std::unique_ptr<grpc::ServerBuilderPlugin>>* plugins) override {
+    grpc::reflection::ProtoServerReflectionPlugin plugin;
+    plugins->erase(
+        std::remove_if(plugins->begin(), plugins->end(),
+                       [&](const auto& other) { return other->name() == plugin.name(); }),
+        plugins->end());
+    if (wanted_)
+      plugins->push_back(std::make_unique<grpc::reflection::ProtoServerReflectionPlugin>());
+  }
+
+ private:
+  const bool wanted_;
+};
+
+int to_int_ms(std::chrono::milliseconds time) {
+  return static_cast<int>(std::min<int64_t>(time.count(), INT32_MAX));
+}
+
+void set_http2_limits(const NetworkOptions& network, grpc::ServerBuilder* builder) {
+  const std::pair<const char*, int> arguments[] = {
+      {GRPC_ARG_ALLOW_REUSEPORT, 0},  // a port in use is an error, not a partner
+      {GRPC_ARG_MAX_CONCURRENT_STREAMS, network.max_streams},
+      {GRPC_ARG_MAX_METADATA_SIZE, kSoftMetadataBytes},
+      {"grpc.absolute_max_metadata_size", kHardMetadataBytes},  // newer than 1.51
+      {GRPC_ARG_KEEPALIVE_TIME_MS, to_int_ms(network.keepalive_time)},
+      {GRPC_ARG_KEEPALIVE_TIMEOUT_MS, to_int_ms(network.keepalive_timeout)},
+      {GRPC_ARG_KEEPALIVE_PERMIT_WITHOUT_CALLS, 0},
+      {GRPC_ARG_HTTP2_MAX_PINGS_WITHOUT_DATA, 0},  // no cap: dead peers are found in queue waits
+      {GRPC_ARG_HTTP2_MIN_RECV_PING_INTERVAL_WITHOUT_DATA_MS, 20000},
+      {GRPC_ARG_HTTP2_MAX_PING_STRIKES, 2},
+      {GRPC_ARG_MAX_CONNECTION_IDLE_MS, 5 * 60000},
+      {GRPC_ARG_MAX_CONNECTION_AGE_MS, to_int_ms(network.max_connection_age)},
+      {GRPC_ARG_MAX_CONNECTION_AGE_GRACE_MS, to_int_ms(network.max_connection_age_grace)},
+      {GRPC_ARG_SERVER_HANDSHAKE_TIMEOUT_MS, 10000},
+  };
+  for (const auto& [name, value] : arguments) builder->AddChannelArgument(name, value);
+  builder->SetMaxReceiveMessageSize(static_cast<int>(network.max_message_bytes));
+  builder->SetMaxSendMessageSize(kMaxSendBytes);
+  builder->SetResourceQuota(grpc::ResourceQuota("cogserve").Resize(kMemoryQuota));
+}
+
+absl::StatusOr<std::string> read_pem(const std::string& path) {
+  std::ifstream file(path, std::ios::binary);
+  std::string text{std::istreambuf_iterator<char>(file), std::istreambuf_iterator<char>()};
+  if (!file || text.find("-----BEGIN") == std::string::npos) {
+    return absl::InvalidArgumentError(path + ": cannot be read as PEM");
+  }
+  return text;
+}
+
+absl::StatusOr<std::shared_ptr<grpc::ServerCredentials>> make_credentials(
+    const NetworkOptions& network) {
+  if (!network.has_tls()) return grpc::InsecureServerCredentials();
+  const absl::StatusOr<std::string> key = read_pem(network.ssl_keyfile);
+  if (!key.ok()) return key.status();
+  const absl::StatusOr<std::string> certificate = read_pem(network.ssl_certfile);
+  if (!certificate.ok()) return certificate.status();
+  grpc::SslServerCredentialsOptions options;
+  options.pem_key_cert_pairs.push_back({*key, *certificate});
+  if (!network.ssl_ca_certs.empty()) {
+    const absl::StatusOr<std::string> roots = read_pem(network.ssl_ca_certs);
+    if (!roots.ok()) return roots.status();
+    options.pem_root_certs = *roots;
+    options.client_certificate_request = GRPC_SSL_REQUEST_AND_REQUIRE_CLIENT_CERTIFICATE_AND_VERIFY;
+  }
+  return grpc::SslServerCredentials(options);
+}
+
+}  // namespace
+
+std::string NetworkOptions::address() const {
+  if (!uds.empty()) return "unix:" + uds;
+  const bool is_ipv6 = host.find(':') != std::string::npos && host.front() != '[';
+  return (is_ipv6 ? "[" + host + "]" : host) + ":" + std::to_string(port);
+}
+
+bool NetworkOptions::is_local() const {
+  return !uds.empty() || host == "localhost" || host == "::1" || host == "[::1]" ||
+         host.rfind("127.", 0) == 0;
+}
+
+GrpcServer::GrpcServer(const ChatServiceOptions& chat, std::chrono::milliseconds patience)
+    : patience_(patience), service_(&readiness_, &active_, chat) {}
+
+absl::StatusOr<std::unique_ptr<GrpcServer>> GrpcServer::start(const NetworkOptions& network,
+                                                              const ChatServiceOptions& chat,
+                                                              std::chrono::milliseconds patience) {
+  std::unique_ptr<GrpcServer> server(new GrpcServer(chat, patience));
+  if (absl::Status status = server->listen(network); !status.ok()) return status;
+  server->watcher_ = std::thread([raw = server.get()] { raw->watch(); });
+  return server;
+}
+
+absl::Status GrpcServer::listen(const NetworkOptions& network) {
+  const auto credentials = make_credentials(network);
+  if (!credentials.ok()) return credentials.status();
+  grpc::EnableDefaultHealthCheckService(true);
+  grpc::ServerBuilder builder;
+  set_http2_limits(network, &builder);
+  builder.SetOption(std::make_unique<ReflectionChoice>(network.reflection));
+  builder.AddListeningPort(network.address(), *credentials, &port_);
+  builder.RegisterService(&service_);
+  server_ = builder.BuildAndStart();
+  if (server_ == nullptr || (port_ == 0 && network.uds.empty())) {
+    return absl::UnavailableError(network.address() +
+                                  ": cannot listen here (is the address in use?)");
+  }
+  if (!network.uds.empty()) port_ = 0;
+  health_ = std::make_unique<Health>(server_->GetHealthCheckService());
+  return absl::OkStatus();
+}
+
+GrpcServer::~GrpcServer() { shutdown(std::chrono::milliseconds(0)); }
+
+void GrpcServer::serve(ServedModel* model) {
+  {
+    const std::lock_guard lock(mutex_);
+    model_ = model;
+  }
+  service_.set_model(model);
+  readiness_.advance(Readiness::State::kServing);
+  health_->set_ready(true);
+}
+
+void GrpcServer::begin_drain() {
+  health_->set_ready(false);
+  readiness_.advance(Readiness::State::kDraining);
+}
+
+bool GrpcServer::wait_until_idle(std::chrono::milliseconds timeout) {
+  return active_.wait_until_empty(timeout);
+}
+
+void GrpcServer::abort_calls(const absl::Status& reason) {
+  active_.for_each([&reason](CallTransport& transport) { transport.call().abort(reason); });
+}
+
+void GrpcServer::shutdown(std::chrono::milliseconds deadline) {
+  {
+    const std::lock_guard lock(mutex_);
+    stopping_ = true;
+  }
+  stop_watching_.notify_all();
+  if (watcher_.joinable()) watcher_.join();
+  if (server_ == nullptr) return;
+  server_->Shutdown(std::chrono::system_clock::now() + deadline);
+  server_->Wait();
+  server_.reset();
+}
+
+void GrpcServer::watch() {
+  const auto period = std::min(kWatchPeriod, patience_ / 2);
+  std::unique_lock lock(mutex_);
+  while (!stop_watching_.wait_for(lock, period, [this] { return stopping_; })) {
+    const bool engine_failed = model_ != nullptr && !model_->engine().healthy();
+    lock.unlock();
+    if (engine_failed && healthy()) {
+      readiness_.advance(Readiness::State::kFailed);
+      health_->set_ready(false);
+    }
+    check_calls();
+    lock.lock();
+  }
+}
+
+void GrpcServer::check_calls() {
+  const Clock::time_point now = Clock::now();
+  active_.for_each([&](CallTransport& transport) {
+    if (transport.call().check_stall(now, patience_)) transport.reset();
+  });
+}
+
+}  // namespace cogserve

@@ -1,0 +1,99 @@
+// The listening server: ports, credentials, HTTP/2 limits, chat service, health, reflection, and
+// the watch over stalled calls and a failing engine.
+//
+// It listens from `start` on, so that probes get an answer while the model loads, and takes calls
+// from `serve` on. Owned by the serving thread, whose calls it expects.
+#pragma once
+
+#include <chrono>
+#include <condition_variable>
+#include <memory>
+#include <mutex>
+#include <string>
+#include <thread>
+
+#include "absl/status/statusor.h"
+#include "server/active_calls.hpp"
+#include "server/chat_service.hpp"
+#include "server/health.hpp"
+#include "server/readiness.hpp"
+#include "server/served_model.hpp"
+
+namespace grpc {
+class Server;
+}
+
+namespace cogserve {
+
+struct NetworkOptions {
+  std::string host = "127.0.0.1";
+  int port = 8001;  // 0 = any free one
+  std::string uds;  // a Unix socket's path, in place of host and port
+  int64_t max_message_bytes = int64_t{12} << 20;
+  int max_streams = 32;  // of one connection
+  std::chrono::milliseconds keepalive_time{30000};
+  std::chrono::milliseconds keepalive_timeout{10000};
+  std::chrono::milliseconds max_connection_age{30 * 60000};
+  std::chrono::milliseconds max_connection_age_grace{320000};
+  std::string ssl_certfile;
+  std::string ssl_keyfile;
+  std::string ssl_ca_certs;  // clients must then bring a certificate signed by one of these
+  bool reflection = false;
+
+  // "127.0.0.1:8001", "[::1]:8001" or "unix:/run/cogserve.sock".
+  std::string address() const;
+  // Whether only this machine can reach it.
+  bool is_local() const;
+  bool has_tls() const { return !ssl_certfile.empty(); }
+};
+
+class GrpcServer {
+ public:
+  // `patience`: how long one write to a client may take. An error names address or file.
+  static absl::StatusOr<std::unique_ptr<GrpcServer>> start(const NetworkOptions& network,
+                                                           const ChatServiceOptions& chat,
+                                                           std::chrono::milliseconds patience);
+  // Ends what is left at once.
+  ~GrpcServer();
+
+  // The bound port; 0 for a Unix socket.
+  int port() const { return port_; }
+
+  // Takes calls from here on. `model` outlives the server.
+  void serve(ServedModel* model);
+
+  // Health turns NOT_SERVING first, then new calls are refused; those that run go on.
+  void begin_drain();
+  // True once no call runs.
+  bool wait_until_idle(std::chrono::milliseconds timeout);
+  size_t active_calls() const { return active_.size(); }
+  // Ends every call that runs with `reason`.
+  void abort_calls(const absl::Status& reason);
+  // Closes; calls that are left have until `deadline`. Idempotent.
+  void shutdown(std::chrono::milliseconds deadline);
+
+  // False once the engine has failed for good.
+  bool healthy() const { return readiness_.state() != Readiness::State::kFailed; }
+
+ private:
+  GrpcServer(const ChatServiceOptions& chat, std::chrono::milliseconds patience);
+  absl::Status listen(const NetworkOptions& network);
+  void watch();
+  void check_calls();
+
+  const std::chrono::milliseconds patience_;
+  Readiness readiness_;
+  ActiveCalls active_;
+  ChatService service_;
+  std::unique_ptr<grpc::Server> server_;
+  std::unique_ptr<Health> health_;
+  int port_ = 0;
+
+  std::mutex mutex_;  // guards all below
+  std::condition_variable stop_watching_;
+  ServedModel* model_ = nullptr;
+  bool stopping_ = false;
+  std::thread watcher_;  // last: it uses all of the above
+};
+
+}  // namespace cogserve

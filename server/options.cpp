@@ -1,0 +1,209 @@
+#include "server/options.hpp"
+
+#include <filesystem>
+#include <limits>
+
+namespace cogserve {
+namespace {
+
+namespace fs = std::filesystem;
+
+// The demo model: beside an installed binary, or where it was built.
+std::string default_model_dir() {
+  std::error_code error;
+  const fs::path binary = fs::read_symlink("/proc/self/exe", error);
+  const fs::path installed =
+      binary.parent_path().parent_path() / "share" / "cogserve" / "models" / "demo";
+  if (!error && fs::exists(installed / "config.json", error)) return installed.string();
+  return COGSERVE_DEFAULT_MODEL;
+}
+
+absl::Status refuse(const char* flag, const std::string& what) {
+  return absl::InvalidArgumentError(std::string("--") + flag + ": " + what);
+}
+
+absl::Status check_range(const char* flag, int64_t value, int64_t low, int64_t high) {
+  if (value >= low && value <= high) return absl::OkStatus();
+  return refuse(flag, "wants " + std::to_string(low) + ".." + std::to_string(high) + ", got " +
+                          std::to_string(value));
+}
+
+}  // namespace
+
+ServeFlags::ServeFlags(ServeOptions* options)
+    : options_(*options),
+      table_("serve", "[options]", "serve a model over gRPC until SIGTERM or SIGINT"),
+      max_image_bytes_(options->limits.image.max_encoded_bytes) {
+  add_model_flags();
+  add_schedule_flags();
+  add_network_flags();
+  add_server_flags();
+}
+
+void ServeFlags::add_model_flags() {
+  EngineConfig& engine = options_.engine;
+  table_.group("Model");
+  table_.add("model", &engine.model_dir, "DIR",
+             "Checkpoint directory: config.json, safetensors, tokenizer.json. Without it, the demo "
+             "model.");
+  table_.add("served-model-name", &options_.served_model_names, "NAME",
+             "Name that requests may give; answers carry the first. Without it, the directory's.");
+  table_.add("tokenizer", &options_.tokenizer, "PATH",
+             "tokenizer.json, or the directory it is in, if not the model's own.");
+  table_.add_choice("template", &options_.chat_template, {"auto", "chat", "vqa", "base"},
+                    "Prompt template of requests that name none; auto: as the checkpoint says.");
+  table_.add("device", &engine.device, "NAME", "Where the model runs.");
+  table_.add("threads", &engine.threads, "N", "Threads of the CPU device; 0: one for each core.");
+  table_.add_choice("dtype", &dtype_, {"auto"},
+                    "Weights are kept in memory as the checkpoint stores them.");
+  table_.add_choice("load-format", &load_format_, {"safetensors", "dummy"},
+                    "dummy: random weights from --seed, to try shapes and speed.");
+  table_.add_choice(
+      "rope-dtype", &rope_dtype_, {"auto", "bf16", "fp32"},
+      "Precision of the rotary tables; auto: bf16 for a bf16 checkpoint, as the model "
+      "was trained.");
+  table_.add(
+      "seed", &engine.seed, "N",
+      "Of dummy weights, and of what requests without a seed draw; 0: a new one each start.");
+}
+
+void ServeFlags::add_schedule_flags() {
+  EngineConfig& engine = options_.engine;
+  table_.group("Memory and scheduling");
+  table_.add("max-model-len", &engine.max_model_len, "TOKENS",
+             "Longest prompt and answer together; 0: what the model was made for.");
+  table_.add("kv-cache-memory-bytes", &engine.kv_cache_bytes, "SIZE", "Memory of the KV cache.");
+  table_.add("block-size", &engine.block_size, "TOKENS", "Tokens in one block of the KV cache.");
+  table_.add("max-num-seqs", &engine.max_num_seqs, "N", "Sequences that run at the same time.");
+  table_.add("max-num-batched-tokens", &engine.max_num_batched_tokens, "TOKENS",
+             "Most tokens in one step: decoding sequences and chunks of prompts.");
+  table_.add("vision-layers-per-step", &engine.vision_layers_per_step, "N",
+             "Layers of the vision tower between two decoding steps; 0: about one full step's "
+             "worth.");
+  table_.add("max-queue-size", &engine.max_queue_size, "N",
+             "Requests that may wait; more are refused with QUEUE_FULL.");
+  table_.add("max-queue-time", &engine.max_queue_time, "TIME",
+             "A request that waits longer ends with DEADLINE_EXCEEDED.");
+  table_.add("preprocess-threads", &options_.preprocess_threads, "N",
+             "Threads that read pictures and tokenize.");
+  table_.add("max-image-bytes", &max_image_bytes_, "SIZE", "Largest encoded picture.");
+  table_.add("max-image-pixels", &options_.limits.image.max_pixels, "N",
+             "Most pixels of a picture, whatever it is resized to.");
+  table_.add("warmup", &options_.warmup, "Run a text and a picture before SERVING.");
+}
+
+void ServeFlags::add_network_flags() {
+  NetworkOptions& network = options_.network;
+  table_.group("Network");
+  table_.add("host", &network.host, "ADDRESS",
+             "Address to listen on. One that others can reach needs TLS, or --insecure.");
+  table_.add("grpc-port", &network.port, "PORT", "Port to listen on; 0: any free one.");
+  table_.add("uds", &network.uds, "PATH", "Listen on a Unix socket, not on host and port.");
+  table_.add("ssl-certfile", &network.ssl_certfile, "FILE",
+             "The server's certificate chain (PEM).");
+  table_.add("ssl-keyfile", &network.ssl_keyfile, "FILE", "Its private key (PEM).");
+  table_.add("ssl-ca-certs", &network.ssl_ca_certs, "FILE",
+             "Clients must show a certificate signed by one of these (PEM).");
+  table_.add("insecure", &options_.insecure,
+             "Listen without TLS where others can reach it: anyone may call and read.");
+  table_.add("grpc-max-message-bytes", &network.max_message_bytes, "SIZE",
+             "Largest request message.");
+  table_.add("grpc-max-concurrent-streams", &network.max_streams, "N", "Calls of one connection.");
+  table_.add("grpc-keepalive-time", &network.keepalive_time, "TIME",
+             "Quiet time after which a connection is probed.");
+  table_.add("grpc-keepalive-timeout", &network.keepalive_timeout, "TIME",
+             "Time after which a probe without an answer ends the connection.");
+  table_.add("grpc-max-connection-age", &network.max_connection_age, "TIME",
+             "Age at which clients are asked to connect anew.");
+  table_.add("grpc-max-connection-age-grace", &network.max_connection_age_grace, "TIME",
+             "Time that calls of such a connection have left.");
+  table_.add("grpc-max-cancels", &options_.chat.max_cancels, "N",
+             "Calls that a connection may cancel in 10 seconds; 0: any number.");
+  table_.add("enable-reflection", &reflection_,
+             "Answer grpcurl's questions about services and messages. Unless given: only where no "
+             "other machine can ask.");
+}
+
+void ServeFlags::add_server_flags() {
+  table_.group("Server");
+  table_.add("shutdown-timeout", &options_.shutdown_timeout, "TIME",
+             "How long running calls may go on after SIGTERM.");
+  table_.add("max-request-time", &options_.chat.max_request_time, "TIME",
+             "Longest time of one call, whatever its own deadline.");
+  table_.add("slow-reader-time", &options_.engine.slow_reader_time, "TIME",
+             "A client that takes nothing for so long loses its call.");
+  table_.add_choice("log-level", &options_.log_level, {"debug", "info", "warning", "error", "off"},
+                    "Least important lines that are written.");
+  table_.add_choice("log-format", &options_.log_format, {"text", "json"},
+                    "Form of the log's lines.");
+  table_.add("enable-log-requests", &options_.chat.log_requests,
+             "A line for each call that ends: sizes and times, never its content.");
+}
+
+absl::Status ServeFlags::complete() {
+  EngineConfig& engine = options_.engine;
+  if (engine.model_dir.empty()) engine.model_dir = default_model_dir();
+  engine.load_format = load_format_ == "dummy" ? LoadFormat::kDummy : LoadFormat::kSafetensors;
+  engine.rope_dtype = rope_dtype_ == "bf16"   ? RopeDtype::kBF16
+                      : rope_dtype_ == "fp32" ? RopeDtype::kF32
+                                              : RopeDtype::kAuto;
+  engine.max_request_time = options_.chat.max_request_time;
+  options_.limits.image.max_encoded_bytes = max_image_bytes_;
+  if (options_.chat_template == "auto") options_.chat_template.clear();
+  if (options_.served_model_names.empty()) {
+    const fs::path dir = fs::path(engine.model_dir).lexically_normal();
+    options_.served_model_names = {(dir.has_filename() ? dir : dir.parent_path()).filename()};
+  }
+  options_.network.reflection =
+      table_.given("enable-reflection") ? reflection_ : options_.network.is_local();
+  if (absl::Status status = check_ranges(); !status.ok()) return status;
+  return check_exposure();
+}
+
+absl::Status ServeFlags::check_ranges() const {
+  constexpr int64_t kMany = std::numeric_limits<int>::max();
+  const EngineConfig& engine = options_.engine;
+  const NetworkOptions& network = options_.network;
+  const absl::Status checks[] = {
+      check_range("threads", engine.threads, 0, 1024),
+      check_range("max-model-len", engine.max_model_len, 0, kMany),
+      check_range("block-size", engine.block_size, 1, 4096),
+      check_range("max-num-seqs", engine.max_num_seqs, 1, 65536),
+      check_range("max-num-batched-tokens", engine.max_num_batched_tokens, 1, 1 << 20),
+      check_range("vision-layers-per-step", engine.vision_layers_per_step, 0, kMany),
+      check_range("max-queue-size", engine.max_queue_size, 1, kMany),
+      check_range("preprocess-threads", options_.preprocess_threads, 1, 256),
+      check_range("max-image-bytes", static_cast<int64_t>(max_image_bytes_), 1, 32 << 20),
+      check_range("max-image-pixels", options_.limits.image.max_pixels, 1, 48 << 20),
+      check_range("grpc-port", network.port, 0, 65535),
+      check_range("grpc-max-message-bytes", network.max_message_bytes, 1024, 64 << 20),
+      check_range("grpc-max-concurrent-streams", network.max_streams, 1, kMany),
+      check_range("grpc-max-cancels", options_.chat.max_cancels, 0, kMany),
+      check_range("grpc-keepalive-time", network.keepalive_time.count(), 1000, kMany),
+      check_range("grpc-keepalive-timeout", network.keepalive_timeout.count(), 1000, kMany),
+      check_range("slow-reader-time", engine.slow_reader_time.count(), 100, kMany),
+  };
+  for (const absl::Status& status : checks) {
+    if (!status.ok()) return status;
+  }
+  return absl::OkStatus();
+}
+
+absl::Status ServeFlags::check_exposure() const {
+  const NetworkOptions& network = options_.network;
+  if (network.ssl_certfile.empty() != network.ssl_keyfile.empty()) {
+    return refuse("ssl-certfile", "wants --ssl-keyfile beside it, and the other way round");
+  }
+  if (!network.ssl_ca_certs.empty() && !network.has_tls()) {
+    return refuse("ssl-ca-certs", "wants --ssl-certfile and --ssl-keyfile");
+  }
+  if (network.has_tls() && !network.uds.empty()) {
+    return refuse("uds", "a Unix socket is served without TLS");
+  }
+  if (network.is_local() || network.has_tls() || options_.insecure) return absl::OkStatus();
+  return refuse("host", network.host +
+                            " can be reached by others: give --ssl-certfile and --ssl-keyfile, or "
+                            "--insecure to serve anyone without encryption");
+}
+
+}  // namespace cogserve

@@ -1,0 +1,197 @@
+#include "server/preprocess.hpp"
+
+#include <algorithm>
+#include <exception>
+#include <new>
+#include <random>
+#include <string>
+#include <utility>
+
+#include "engine/base/error.hpp"
+#include "server/image/image_reader.hpp"
+
+namespace cogserve {
+namespace {
+
+// What a queued job is taken to cost, for the advice when to come back.
+constexpr std::chrono::milliseconds kPictureCost{100};
+constexpr std::chrono::milliseconds kTextCost{5};
+constexpr std::chrono::milliseconds kMinRetry{50};
+
+uint64_t random_seed() {
+  std::random_device device;
+  return (uint64_t{device()} << 32) | device();
+}
+
+// Neighbouring inputs give unrelated outputs (the finaliser of SplitMix64).
+uint64_t scramble(uint64_t x) {
+  x = (x ^ (x >> 30)) * 0xbf58476d1ce4e5b9u;
+  x = (x ^ (x >> 27)) * 0x94d049bb133111ebu;
+  return x ^ (x >> 31);
+}
+
+absl::Status cancelled_error() { return absl::CancelledError("cancelled before it started"); }
+
+// The picture's errors name the field "image"; callers know it by its whole path.
+absl::Status with_field(const absl::Status& status, const std::string& field) {
+  const std::string message(status.message());
+  absl::Status named = make_error(status.code(), error_reason(status), field, message);
+  if (const std::string limit = error_limit(status); !limit.empty()) {
+    named = with_limit(std::move(named), limit, error_got(status));
+  }
+  return named;
+}
+
+absl::Status no_memory() {
+  return with_retry_delay(make_error(absl::StatusCode::kResourceExhausted, "MEMORY", "",
+                                     "the server is short of memory"),
+                          std::chrono::seconds(1));
+}
+
+}  // namespace
+
+Preprocessor::Preprocessor(Engine* engine, const text::Tokenizer* tokenizer,
+                           const RequestLimits& limits, uint64_t seed, const PreprocessLimits& pool)
+    : engine_(engine),
+      tokenizer_(tokenizer),
+      limits_(limits),
+      pool_(pool),
+      base_seed_(seed != 0 ? seed : random_seed()) {
+  for (int i = 0; i < pool_.threads; ++i) threads_.emplace_back([this] { work(); });
+}
+
+Preprocessor::~Preprocessor() {
+  {
+    const std::lock_guard lock(mutex_);
+    stopping_ = true;
+  }
+  wake_.notify_all();
+  for (std::thread& thread : threads_) thread.join();
+  for (const PreprocessJob& job : queue_) job.done(cancelled_error());
+}
+
+absl::Status Preprocessor::queue_full(bool picture) const {
+  const int limit = picture ? pool_.max_queued_pictures : pool_.max_queued_texts;
+  const auto wait = limit * (picture ? kPictureCost : kTextCost) / pool_.threads;
+  const std::string what =
+      picture ? "too many pictures wait to be read" : "too many requests wait to be tokenized";
+  return with_limit(with_retry_delay(make_error(absl::StatusCode::kResourceExhausted,
+                                                picture ? "DECODE_QUEUE" : "QUEUE_FULL", "", what),
+                                     std::max(wait, kMinRetry)),
+                    std::to_string(limit), std::to_string(limit + 1));
+}
+
+absl::Status Preprocessor::submit(PreprocessJob job) {
+  const bool picture = job.request.has_image;
+  {
+    const std::lock_guard lock(mutex_);
+    const int texts = static_cast<int>(queue_.size()) - queued_pictures_;
+    if (picture ? queued_pictures_ >= pool_.max_queued_pictures : texts >= pool_.max_queued_texts) {
+      return queue_full(picture);
+    }
+    queued_pictures_ += picture;
+    queue_.push_back(std::move(job));
+  }
+  wake_.notify_one();
+  return absl::OkStatus();
+}
+
+void Preprocessor::work() {
+  std::unique_lock lock(mutex_);
+  while (true) {
+    wake_.wait(lock, [this] { return stopping_ || !queue_.empty(); });
+    if (stopping_) return;
+    const PreprocessJob job = std::move(queue_.front());
+    queue_.pop_front();
+    queued_pictures_ -= job.request.has_image;
+    lock.unlock();
+    job.done(process(job));
+    lock.lock();
+  }
+}
+
+// The border of this stage: whatever goes wrong here ends one request and no more.
+absl::StatusOr<Submission> Preprocessor::process(const PreprocessJob& job) {
+  try {
+    return prepare(job);
+  } catch (const std::bad_alloc&) {
+    return no_memory();
+  } catch (const std::exception& error) {
+    return absl::InternalError(error.what());
+  }
+}
+
+absl::StatusOr<Submission> Preprocessor::prepare(const PreprocessJob& job) {
+  const CheckedRequest& from = job.request;
+  if (job.cancelled()) return cancelled_error();
+  if (Clock::now() >= job.deadline) {
+    return make_error(absl::StatusCode::kDeadlineExceeded, "DEADLINE_EXCEEDED", "",
+                      "the deadline passed while the request waited to be read");
+  }
+  const auto prompt = text::render_prompt(from.chat_template, from.turns, from.has_image);
+  if (!prompt.ok()) return prompt.status();
+  auto ids = tokenizer_->encode(*prompt);
+  if (!ids.ok()) return ids.status();
+  const VisionConfig& vision = engine_->info().model.vision;
+  const int image_tokens = from.has_image ? vision.image_tokens() : 0;
+  const auto max_tokens =
+      resolve_max_tokens(from, 1 + image_tokens + static_cast<int>(ids->size()));
+  if (!max_tokens.ok()) return max_tokens.status();
+
+  Submission submission;
+  Request request;
+  if (from.has_image) {
+    const Clock::time_point begin = Clock::now();
+    auto pixels = image::read_image(from.image, vision.image_size, limits_.image);
+    if (!pixels.ok()) return with_field(pixels.status(), from.image_field);
+    submission.image_decode = Clock::now() - begin;
+    request.pixels = *std::move(pixels);
+    if (job.cancelled()) return cancelled_error();
+  }
+  request.id = from.request_id;
+  request.text_ids = *std::move(ids);
+  request.sampling = from.sampling;
+  request.sampling.seed = from.seed.has_value() ? *from.seed : fresh_seed();
+  request.max_tokens = *max_tokens;
+  request.min_tokens = from.min_tokens;
+  request.ignore_eos = from.ignore_eos;
+  request.stop_token_ids = from.stop_token_ids;
+  request.deadline = job.deadline;
+  auto stream = engine_->submit(std::move(request));
+  if (!stream.ok()) return stream.status();
+  submission.stream = *std::move(stream);
+  return submission;
+}
+
+absl::StatusOr<int> Preprocessor::resolve_max_tokens(const CheckedRequest& request,
+                                                     int prompt_tokens) const {
+  const EngineInfo& info = engine_->info();
+  const int room = info.max_model_len - prompt_tokens;
+  const auto refuse = [&](const char* field, int got) {
+    return with_limit(
+        invalid_argument("CONTEXT_LENGTH", field,
+                         "the prompt has " + std::to_string(prompt_tokens) +
+                             " tokens; with the answer's that makes " + std::to_string(got) +
+                             ", the model takes " + std::to_string(info.max_model_len)),
+        std::to_string(info.max_model_len), std::to_string(got));
+  };
+  if (room < 1) return refuse("messages", prompt_tokens + 1);
+  if (request.max_tokens.has_value()) {
+    if (*request.max_tokens > room) {
+      return refuse("stopping.max_tokens", prompt_tokens + *request.max_tokens);
+    }
+    return *request.max_tokens;
+  }
+  if (request.min_tokens > room) {
+    return refuse("stopping.min_tokens", prompt_tokens + request.min_tokens);
+  }
+  // A cache smaller than one context limits what fits, too; the engine refuses what it never can.
+  const int64_t cache_room = std::max<int64_t>(info.kv_tokens() - prompt_tokens, 1);
+  return static_cast<int>(std::min<int64_t>({limits_.default_max_tokens, room, cache_room}));
+}
+
+uint64_t Preprocessor::fresh_seed() {
+  return scramble(base_seed_ + 0x9e3779b97f4a7c15u * ++seeds_drawn_);
+}
+
+}  // namespace cogserve

@@ -1,0 +1,39 @@
+#include "server/readiness.hpp"
+
+#include <chrono>
+
+#include "engine/base/error.hpp"
+
+namespace cogserve {
+namespace {
+
+absl::Status unavailable(std::string_view reason, std::string_view message,
+                         std::chrono::milliseconds retry) {
+  return with_retry_delay(make_error(absl::StatusCode::kUnavailable, reason, "", message), retry);
+}
+
+}  // namespace
+
+void Readiness::advance(State state) {
+  State now = state_.load(std::memory_order_relaxed);
+  while (now < state && !state_.compare_exchange_weak(now, state, std::memory_order_acq_rel)) {
+  }
+}
+
+absl::Status Readiness::admit() const {
+  using std::chrono::milliseconds;
+  switch (state()) {
+    case State::kServing:
+      return absl::OkStatus();
+    case State::kLoading:
+      return unavailable("LOADING", "the model is being loaded", milliseconds(2000));
+    case State::kDraining:
+      return unavailable("DRAINING", "the server is shutting down", milliseconds(500));
+    case State::kFailed:
+      break;
+  }
+  return unavailable("ENGINE_RESTARTING", "the engine has failed; the server is about to restart",
+                     milliseconds(5000));
+}
+
+}  // namespace cogserve

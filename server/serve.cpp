@@ -1,0 +1,222 @@
+#include "server/serve.hpp"
+
+#include <grpcpp/grpcpp.h>
+#include <signal.h>
+#include <unistd.h>
+
+#include <chrono>
+#include <condition_variable>
+#include <cstdio>
+#include <cstdlib>
+#include <filesystem>
+#include <memory>
+#include <mutex>
+#include <optional>
+#include <thread>
+#include <utility>
+
+#include "absl/status/statusor.h"
+#include "engine/base/error.hpp"
+#include "server/banner.hpp"
+#include "server/grpc_server.hpp"
+#include "server/log.hpp"
+#include "server/options.hpp"
+#include "server/progress_line.hpp"
+#include "server/served_model.hpp"
+#include "server/warmup.hpp"
+
+namespace cogserve {
+namespace {
+
+using std::chrono::milliseconds;
+
+constexpr milliseconds kPoll{100};          // between looks at signals and the engine
+constexpr milliseconds kAbortGrace{2000};   // for statuses to go out after calls were ended
+constexpr milliseconds kStuckGrace{10000};  // on top of the drain's time, then the process goes
+
+// SIGTERM and SIGINT, blocked in all threads made after this and taken one at a time.
+class StopSignals {
+ public:
+  StopSignals() {
+    sigemptyset(&signals_);
+    sigaddset(&signals_, SIGTERM);
+    sigaddset(&signals_, SIGINT);
+    pthread_sigmask(SIG_BLOCK, &signals_, nullptr);
+    signal(SIGPIPE, SIG_IGN);
+  }
+
+  // The signal that came within `timeout`, if one did.
+  std::optional<int> wait(milliseconds timeout) const {
+    const timespec time{timeout.count() / 1000, timeout.count() % 1000 * 1000000};
+    const int number = sigtimedwait(&signals_, nullptr, &time);
+    return number > 0 ? std::optional<int>(number) : std::nullopt;
+  }
+
+ private:
+  sigset_t signals_;
+};
+
+// Ends the process if it is not destroyed in time: a shutdown that hangs must not look alive.
+class ShutdownWatchdog {
+ public:
+  explicit ShutdownWatchdog(milliseconds limit)
+      : thread_([this, limit] {
+          std::unique_lock lock(mutex_);
+          if (done_.wait_for(lock, limit, [this] { return is_done_; })) return;
+          log_event(LogLevel::kError, "shutdown.stuck", {{"limit_ms", int64_t{limit.count()}}});
+          _exit(kExitStuck);
+        }) {}
+
+  ~ShutdownWatchdog() {
+    {
+      const std::lock_guard lock(mutex_);
+      is_done_ = true;
+    }
+    done_.notify_all();
+    thread_.join();
+  }
+
+ private:
+  std::mutex mutex_;
+  std::condition_variable done_;
+  bool is_done_ = false;
+  std::thread thread_;
+};
+
+int startup_failed(const absl::Status& status) {
+  const std::string what(status.message());
+  log_event(LogLevel::kError, "startup.failed", {{"what", what}});
+  return kExitStartup;
+}
+
+std::string tokenizer_path(const ServeOptions& options) {
+  namespace fs = std::filesystem;
+  const fs::path path = options.tokenizer.empty() ? options.engine.model_dir : options.tokenizer;
+  std::error_code error;
+  return fs::is_directory(path, error) ? (path / "tokenizer.json").string() : path.string();
+}
+
+// Loading cannot be interrupted, but nothing has been promised yet: a signal ends the process.
+void stop_if_signalled(const StopSignals& signals) {
+  if (!signals.wait(milliseconds(0)).has_value()) return;
+  log_event(LogLevel::kInfo, "stopped", {{"while", "loading"}});
+  _exit(0);
+}
+
+absl::StatusOr<std::unique_ptr<ServedModel>> load_model(const StopSignals& signals,
+                                                        const ServeOptions& options) {
+  auto tokenizer = text::Tokenizer::load(tokenizer_path(options));
+  if (!tokenizer.ok()) return tokenizer.status();
+  absl::StatusOr<std::unique_ptr<Engine>> engine;
+  {
+    ProgressLine progress("loading " + options.served_model_names.front());
+    const auto on_progress = [&](int64_t done, int64_t total) {
+      progress.show(done, total);
+      stop_if_signalled(signals);
+    };
+    const auto on_fault = [](std::string_view what) {
+      log_event(LogLevel::kError, "engine.fault", {{"what", what}});
+    };
+    engine = Engine::create(options.engine, on_progress, on_fault);
+  }
+  if (!engine.ok()) return engine.status();
+  if (options.warmup) {
+    if (absl::Status status = warm_up(**engine); !status.ok()) return status;
+  }
+  ServedModelOptions served;
+  served.names = options.served_model_names;
+  served.chat_template = options.chat_template;
+  served.limits = options.limits;
+  served.engine = options.engine;
+  served.preprocess_threads = options.preprocess_threads;
+  served.max_message_bytes = options.network.max_message_bytes;
+  return std::make_unique<ServedModel>(*std::move(engine), *std::move(tokenizer), served);
+}
+
+absl::Status draining_error() {
+  return with_retry_delay(make_error(absl::StatusCode::kUnavailable, "DRAINING", "",
+                                     "the server shut down before the answer was complete"),
+                          milliseconds(500));
+}
+
+// Until no call runs; cut short by the timeout or a second signal.
+void drain(const StopSignals& signals, milliseconds timeout, GrpcServer* server) {
+  const auto end = Clock::now() + timeout;
+  while (!server->wait_until_idle(kPoll)) {
+    if (Clock::now() < end && !signals.wait(milliseconds(0)).has_value()) continue;
+    log_event(LogLevel::kWarning, "drain.cut",
+              {{"calls_ended", static_cast<int64_t>(server->active_calls())}});
+    server->abort_calls(draining_error());
+    server->wait_until_idle(kAbortGrace);
+    return;
+  }
+}
+
+// Serves until a signal or a dead engine; returns the exit code.
+int serve_until_stopped(const StopSignals& signals, const ServeOptions& options,
+                        GrpcServer* server) {
+  while (true) {
+    const std::optional<int> signal = signals.wait(kPoll);
+    if (signal.has_value()) {
+      log_event(LogLevel::kInfo, "draining",
+                {{"signal", *signal == SIGTERM ? "SIGTERM" : "SIGINT"},
+                 {"calls", static_cast<int64_t>(server->active_calls())}});
+      const ShutdownWatchdog watchdog(options.shutdown_timeout + kStuckGrace);
+      server->begin_drain();
+      drain(signals, options.shutdown_timeout, server);
+      server->shutdown(milliseconds(0));
+      log_event(LogLevel::kInfo, "stopped");
+      return 0;
+    }
+    if (!server->healthy()) {
+      log_event(LogLevel::kError, "engine.failed");
+      const ShutdownWatchdog watchdog(kAbortGrace * 2);
+      server->wait_until_idle(kAbortGrace);  // the engine has ended its streams
+      server->shutdown(milliseconds(0));
+      return kExitEngineFailed;
+    }
+  }
+}
+
+int serve(const StopSignals& signals, const ServeOptions& options) {
+  auto server = GrpcServer::start(options.network, options.chat, options.engine.slow_reader_time);
+  if (!server.ok()) return startup_failed(server.status());
+  log_event(LogLevel::kInfo, "listening",
+            {{"address", bound_address(options.network, (*server)->port())}});
+  const Clock::time_point begin = Clock::now();
+  auto model = load_model(signals, options);
+  if (!model.ok()) return startup_failed(model.status());
+  (*server)->serve(model->get());
+  write_banner(options, **model, (*server)->port(), Clock::now() - begin);
+  const int code = serve_until_stopped(signals, options, server->get());
+  server->reset();  // before the model that its calls use
+  return code;
+}
+
+}  // namespace
+
+int run_serve(const std::vector<std::string>& arguments) {
+  ServeOptions options;
+  ServeFlags flags(&options);
+  const auto positional = flags.table().parse(arguments);
+  if (flags.table().help_wanted()) {
+    std::fputs(flags.table().help().c_str(), stdout);
+    return 0;
+  }
+  absl::Status status = positional.status();
+  if (status.ok() && !positional->empty()) {
+    status = absl::InvalidArgumentError(positional->front() +
+                                        ": serve takes no arguments, only options");
+  }
+  if (status.ok()) status = flags.complete();
+  if (!status.ok()) {
+    std::fprintf(stderr, "cogserve serve: %s\n", std::string(status.message()).c_str());
+    return kExitUsage;
+  }
+  configure_log(options.log_level, options.log_format == "json");
+  setenv("GRPC_VERBOSITY", "NONE", 0);  // its own lines are not ours; we report what matters
+  const StopSignals signals;
+  return serve(signals, options);
+}
+
+}  // namespace cogserve

@@ -1,0 +1,127 @@
+#include "server/options.hpp"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <filesystem>
+
+namespace cogserve {
+namespace {
+
+using std::chrono::milliseconds;
+using testing::ElementsAre;
+using testing::HasSubstr;
+
+struct Parsed {
+  ServeOptions options;
+  std::string error;
+};
+
+Parsed parse(const std::vector<std::string>& arguments) {
+  Parsed parsed;
+  ServeFlags flags(&parsed.options);
+  absl::Status status = flags.table().parse(arguments).status();
+  if (status.ok()) status = flags.complete();
+  parsed.error = std::string(status.message());
+  return parsed;
+}
+
+TEST(ServeFlags, without_flags_it_serves_the_demo_model_on_loopback) {
+  const Parsed parsed = parse({});
+  EXPECT_EQ(parsed.error, "");
+  EXPECT_TRUE(std::filesystem::exists(parsed.options.engine.model_dir + "/config.json"));
+  EXPECT_THAT(parsed.options.served_model_names, ElementsAre("demo"));
+  EXPECT_EQ(parsed.options.network.address(), "127.0.0.1:8001");
+  EXPECT_TRUE(parsed.options.network.reflection);
+  EXPECT_EQ(parsed.options.chat_template, "");
+}
+
+TEST(ServeFlags, every_value_lands_where_it_belongs) {
+  const Parsed parsed = parse({"--model",
+                               "/models/cog/",
+                               "--rope-dtype",
+                               "fp32",
+                               "--load-format",
+                               "dummy",
+                               "--kv-cache-memory-bytes",
+                               "2GiB",
+                               "--max-num-seqs",
+                               "7",
+                               "--max-queue-time",
+                               "5s",
+                               "--max-image-bytes",
+                               "1MiB",
+                               "--template",
+                               "vqa",
+                               "--grpc-port",
+                               "0",
+                               "--max-request-time",
+                               "1m",
+                               "--shutdown-timeout",
+                               "3s",
+                               "--no-warmup",
+                               "--served-model-name",
+                               "a",
+                               "--served-model-name",
+                               "b",
+                               "--no-enable-reflection"});
+  EXPECT_EQ(parsed.error, "");
+  EXPECT_EQ(parsed.options.engine.model_dir, "/models/cog/");
+  EXPECT_EQ(parsed.options.engine.rope_dtype, RopeDtype::kF32);
+  EXPECT_EQ(parsed.options.engine.load_format, LoadFormat::kDummy);
+  EXPECT_EQ(parsed.options.engine.kv_cache_bytes, size_t{2} << 30);
+  EXPECT_EQ(parsed.options.engine.max_num_seqs, 7);
+  EXPECT_EQ(parsed.options.engine.max_queue_time, milliseconds(5000));
+  EXPECT_EQ(parsed.options.limits.image.max_encoded_bytes, size_t{1} << 20);
+  EXPECT_EQ(parsed.options.chat_template, "vqa");
+  EXPECT_EQ(parsed.options.chat.max_request_time, milliseconds(60000));
+  EXPECT_EQ(parsed.options.shutdown_timeout, milliseconds(3000));
+  EXPECT_FALSE(parsed.options.warmup);
+  EXPECT_THAT(parsed.options.served_model_names, ElementsAre("a", "b"));
+  EXPECT_FALSE(parsed.options.network.reflection);
+}
+
+TEST(ServeFlags, a_model_without_a_name_is_called_after_its_directory) {
+  EXPECT_THAT(parse({"--model", "/models/cog/"}).options.served_model_names, ElementsAre("cog"));
+  EXPECT_THAT(parse({"--model", "/models/cog"}).options.served_model_names, ElementsAre("cog"));
+}
+
+TEST(ServeFlags, an_address_that_others_reach_needs_tls_or_insecure) {
+  for (const char* host : {"0.0.0.0", "::", "10.0.0.7", "example.org"}) {
+    EXPECT_THAT(parse({"--host", host}).error, HasSubstr("--host")) << host;
+    EXPECT_EQ(parse({"--host", host, "--insecure"}).error, "") << host;
+    const Parsed tls = parse({"--host", host, "--ssl-certfile", "c", "--ssl-keyfile", "k"});
+    EXPECT_EQ(tls.error, "") << host;
+    EXPECT_FALSE(tls.options.network.reflection) << host;
+  }
+  EXPECT_TRUE(
+      parse({"--host", "0.0.0.0", "--insecure", "--enable-reflection"}).options.network.reflection);
+  for (const char* host : {"127.0.0.1", "localhost", "::1", "127.1.2.3"}) {
+    EXPECT_EQ(parse({"--host", host}).error, "") << host;
+  }
+  EXPECT_EQ(parse({"--uds", "/run/x.sock", "--host", "0.0.0.0"}).error, "");
+}
+
+TEST(ServeFlags, flags_that_contradict_each_other_are_refused) {
+  EXPECT_THAT(parse({"--ssl-certfile", "c"}).error, HasSubstr("--ssl-keyfile"));
+  EXPECT_THAT(parse({"--ssl-keyfile", "k"}).error, HasSubstr("--ssl-keyfile"));
+  EXPECT_THAT(parse({"--ssl-ca-certs", "a"}).error, HasSubstr("--ssl-ca-certs"));
+  EXPECT_THAT(parse({"--grpc-port", "65536"}).error, HasSubstr("0..65535, got 65536"));
+  EXPECT_THAT(parse({"--max-num-seqs", "0"}).error, HasSubstr("--max-num-seqs"));
+  EXPECT_THAT(parse({"--max-image-bytes", "33MiB"}).error, HasSubstr("--max-image-bytes"));
+  EXPECT_THAT(parse({"--rope-dtype", "fp16"}).error, HasSubstr("auto, bf16, fp32"));
+}
+
+TEST(NetworkOptions, writes_addresses_of_every_kind) {
+  NetworkOptions network;
+  network.host = "::1";
+  network.port = 5;
+  EXPECT_EQ(network.address(), "[::1]:5");
+  network.host = "[::1]";
+  EXPECT_EQ(network.address(), "[::1]:5");
+  network.uds = "/run/cogserve.sock";
+  EXPECT_EQ(network.address(), "unix:/run/cogserve.sock");
+}
+
+}  // namespace
+}  // namespace cogserve
