@@ -1,0 +1,72 @@
+// A connection to one cogserve server (or to several behind one name). Made by `Client::connect`,
+// owned by the caller, movable; every method may be called from any thread at the same time.
+//
+//   auto client = cogserve::client::Client::connect({.target = "127.0.0.1:8001"});
+//   ChatRequest request;
+//   request.messages = Conversation().ask("What is this?", Image{bytes}).messages();
+//   auto answer = client->chat(request);
+//   std::cout << (answer.ok() ? answer->text : answer.error().message);
+#pragma once
+
+#include <chrono>
+#include <functional>
+#include <memory>
+#include <string>
+
+#include "client/cancellation.hpp"
+#include "client/error.hpp"
+#include "client/types.hpp"
+
+namespace cogserve::client {
+
+struct ConnectOptions {
+  // host:port, dns:///name:port or unix:/path.
+  std::string target = "127.0.0.1:8001";
+  bool tls = false;
+  // PEM; empty: the system's authorities. Used with `tls`.
+  std::string ca_certificates = {};
+  // Of one call, all its attempts together; 0, or above a year: none.
+  std::chrono::milliseconds deadline{0};
+  // Further attempts after a refusal that may pass (see client/retry.hpp), never after a token.
+  int retries = 3;
+};
+
+class Client {
+ public:
+  // Checks the options; the connection itself is made by the first call.
+  static Result<Client> connect(const ConnectOptions& options);
+
+  Client(Client&&) noexcept;
+  Client& operator=(Client&&) noexcept;
+  ~Client();
+
+  // Blocks until the whole answer is there. `cancellation`, if given, must outlive the call.
+  Result<Answer> chat(const ChatRequest& request, Cancellation* cancellation = nullptr);
+
+  // Blocks until the answer is complete; `on_delta` is called on this thread for each piece.
+  // Returns the whole answer, or the error that ended it, whatever had arrived by then.
+  Result<Answer> stream_chat(const ChatRequest& request,
+                             const std::function<void(const Delta&)>& on_delta,
+                             Cancellation* cancellation = nullptr);
+
+  // Returns at once; both callbacks run on gRPC's threads, never at the same time, must not block,
+  // and `on_done` is the last. One attempt. For callers with many calls in flight. The client must
+  // outlive the call.
+  void start_stream_chat(const ChatRequest& request, std::function<void(const Delta&)> on_delta,
+                         std::function<void(Result<Answer>)> on_done,
+                         std::shared_ptr<Cancellation> cancellation = nullptr);
+
+  Result<ModelInfo> get_model();
+
+  // grpc.health.v1; "" is the whole server. A service that the server does not know is NOT_FOUND.
+  Result<Health> health(const std::string& service = "");
+
+ private:
+  struct Connection;
+
+  explicit Client(std::unique_ptr<Connection> connection);
+
+  std::unique_ptr<Connection> connection_;
+};
+
+}  // namespace cogserve::client

@@ -1,0 +1,397 @@
+#include "client/commands.hpp"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <cstdio>
+#include <cstdlib>
+#include <filesystem>
+#include <fstream>
+#include <nlohmann/json.hpp>
+
+#include "tests/client/captured_streams.hpp"
+#include "tests/client/fake_server.hpp"
+
+namespace cogserve::client {
+namespace {
+
+using ::testing::HasSubstr;
+using ::testing::StartsWith;
+using Json = nlohmann::json;
+
+struct Outcome {
+  int code;
+  std::string out;
+  std::string err;
+};
+
+class CommandsTest : public ::testing::Test {
+ protected:
+  CommandsTest() {
+    // What a terminal would change must not depend on where the test runs.
+    EXPECT_NE(std::freopen("/dev/null", "r", stdin), nullptr);
+    folder_ = std::filesystem::temp_directory_path() / ("cogserve_commands_" + server_.target());
+    std::filesystem::create_directories(folder_);
+    picture_ = (folder_ / "picture.jpg").string();
+    std::ofstream(picture_, std::ios::binary) << "JPEG bytes";
+  }
+  ~CommandsTest() override { std::filesystem::remove_all(folder_); }
+
+  template <typename Verb>
+  Outcome run(Verb verb, std::vector<std::string> arguments, const std::string& input = "") {
+    arguments.push_back("--server=" + server_.target());
+    arguments.push_back("--retries=0");
+    const CapturedStreams streams(input);
+    const int code = verb(arguments);
+    return {code, streams.out(), streams.err()};
+  }
+
+  Reply refusal(int code, const std::string& reason, const std::string& field) {
+    Reply reply;
+    reply.code = code;
+    reply.message = "wants 0 to 2, got 3";
+    reply.reason = reason;
+    reply.field = field;
+    return reply;
+  }
+
+  FakeServer server_;
+  std::filesystem::path folder_;
+  std::string picture_;
+};
+
+using AskTest = CommandsTest;
+using ChatTest = CommandsTest;
+using HealthTest = CommandsTest;
+
+class BenchTest : public CommandsTest {
+ protected:
+  BenchTest() {
+    v1::Model model;
+    model.set_name("demo");
+    model.set_image_size(28);
+    model.set_image_tokens(6);
+    model.mutable_limits()->set_max_model_len(512);
+    server_.set_model(model);
+    // One token a word, as far as this server's counts tell.
+    server_.set_handler([](const v1::ChatRequest& request) {
+      Reply reply;
+      reply.deltas = {"a", "b", "c"};
+      const std::string question = last_question(request);
+      reply.usage.set_prompt_tokens(
+          5 + static_cast<int>(std::count(question.begin(), question.end(), ' ')));
+      reply.usage.set_completion_tokens(3);
+      return reply;
+    });
+  }
+
+  Json saved_result() {
+    std::ifstream file(folder_ / "result.json");
+    return Json::parse(file);
+  }
+};
+
+TEST_F(AskTest, prints_the_answer_and_nothing_else) {
+  const Outcome outcome = run(run_ask, {"--image", picture_, "--question", "what?"});
+  EXPECT_EQ(outcome.code, 0);
+  EXPECT_EQ(outcome.out, "You asked: what?\n");
+  EXPECT_EQ(outcome.err, "");
+  const auto sent = server_.requests().at(0);
+  EXPECT_EQ(sent.messages(0).parts(0).image(), "JPEG bytes");
+}
+
+TEST_F(AskTest, reads_the_picture_from_stdin) {
+  EXPECT_EQ(run(run_ask, {"--image", "-", "--question", "what?"}, "piped").code, 0);
+  EXPECT_EQ(server_.requests().at(0).messages(0).parts(0).image(), "piped");
+}
+
+TEST_F(AskTest, shows_many_answers_in_the_order_of_the_questions) {
+  const Outcome outcome = run(run_ask, {"--image", picture_, "--question", "one?", "--question",
+                                        "two?", "three?", "--no-stream"});
+  EXPECT_EQ(outcome.code, 0);
+  EXPECT_EQ(outcome.out,
+            "> one?\nYou asked: one?\n> two?\nYou asked: two?\n> three?\nYou asked: three?\n");
+}
+
+TEST_F(AskTest, sends_the_turns_of_a_conversation_one_after_the_other) {
+  const Outcome outcome = run(
+      run_ask, {"--image", picture_, "--question", "one?", "--question", "two?", "--conversation"});
+  EXPECT_EQ(outcome.code, 0);
+  const auto sent = server_.requests();
+  ASSERT_EQ(sent.size(), 2U);
+  ASSERT_EQ(sent[1].messages_size(), 3);
+  EXPECT_EQ(sent[1].messages(0).parts(0).image(), "JPEG bytes");
+  EXPECT_EQ(sent[1].messages(1).parts(0).text(), "You asked: one?");
+  EXPECT_EQ(sent[1].messages(2).parts(0).text(), "two?");
+  EXPECT_EQ(sent[1].messages(2).parts_size(), 1);
+}
+
+TEST_F(AskTest, passes_the_flags_on_to_the_server) {
+  EXPECT_EQ(run(run_ask,
+                {"--question", "?", "--max-tokens", "7",  "--temperature", "0.5", "--top-p", "0.9",
+                 "--top-k",    "3", "--seed",       "42", "--stop",        "a",   "--stop",  "b",
+                 "--logprobs", "2", "--template",   "vqa"})
+                .code,
+            0);
+  const auto sent = server_.requests().at(0);
+  EXPECT_EQ(sent.stopping().max_tokens(), 7);
+  EXPECT_EQ(sent.stopping().stop_size(), 2);
+  EXPECT_EQ(sent.sampling().temperature(), 0.5F);
+  EXPECT_EQ(sent.sampling().top_p(), 0.9F);
+  EXPECT_EQ(sent.sampling().top_k(), 3);
+  EXPECT_EQ(sent.sampling().seed(), 42U);
+  EXPECT_EQ(sent.logprobs(), 2);
+  EXPECT_EQ(sent.template_(), v1::TEMPLATE_VQA);
+}
+
+TEST_F(AskTest, leaves_the_servers_own_environment_alone) {
+  ASSERT_EQ(setenv("COGSERVE_MODEL", "/models/demo", 1), 0);
+  ASSERT_EQ(setenv("COGSERVE_MAX_TOKENS", "9", 1), 0);
+  EXPECT_EQ(run(run_ask, {"--question", "?"}).code, 0);
+  unsetenv("COGSERVE_MODEL");
+  unsetenv("COGSERVE_MAX_TOKENS");
+  EXPECT_EQ(server_.requests().at(0).model(), "");
+  EXPECT_EQ(server_.requests().at(0).stopping().max_tokens(), 9);
+}
+
+TEST_F(AskTest, json_is_one_document_with_the_servers_counts) {
+  const Outcome outcome =
+      run(run_ask, {"--question", "a?", "--question", "b?", "--output", "json"});
+  EXPECT_EQ(outcome.code, 0);
+  const Json json = Json::parse(outcome.out);
+  ASSERT_EQ(json["answers"].size(), 2U);
+  EXPECT_EQ(json["answers"][1]["question"], "b?");
+  EXPECT_EQ(json["answers"][1]["text"], "You asked: b?");
+  EXPECT_EQ(json["answers"][1]["finish_reason"], "stop");
+  EXPECT_EQ(json["answers"][1]["usage"]["completion_tokens"], 3);
+  EXPECT_TRUE(json["answers"][1]["timings"].contains("vision_ms"));
+}
+
+TEST_F(AskTest, jsonl_is_one_line_for_each_question_failed_ones_too) {
+  server_.set_handler([this](const v1::ChatRequest& request) {
+    if (last_question(request) == "bad?") return refusal(3, "PARAM_RANGE", "sampling.temperature");
+    Reply reply;
+    reply.deltas = {"fine"};
+    return reply;
+  });
+  const Outcome outcome = run(
+      run_ask, {"--question", "good?", "--question", "bad?", "--output", "jsonl", "--no-stream"});
+  EXPECT_EQ(outcome.code, 64 + 3);
+  std::istringstream lines(outcome.out);
+  std::string first;
+  std::string second;
+  std::getline(lines, first);
+  std::getline(lines, second);
+  EXPECT_EQ(Json::parse(first)["question"], "good?");
+  EXPECT_EQ(Json::parse(second)["error"]["reason"], "PARAM_RANGE");
+  EXPECT_EQ(Json::parse(second)["error"]["field"], "sampling.temperature");
+}
+
+TEST_F(AskTest, a_refusal_names_reason_field_and_message_and_exits_by_its_code) {
+  server_.set_replies({refusal(3, "PARAM_RANGE", "sampling.temperature")});
+  const Outcome outcome = run(run_ask, {"--question", "?", "--temperature", "3"});
+  EXPECT_EQ(outcome.code, 67);
+  EXPECT_THAT(outcome.err,
+              StartsWith("error: PARAM_RANGE sampling.temperature: wants 0 to 2, got 3\n"));
+}
+
+TEST_F(AskTest, a_server_that_is_not_there_is_78_with_a_hint) {
+  server_.stop();
+  const Outcome outcome = run(run_ask, {"--question", "?"});
+  EXPECT_EQ(outcome.code, 78);
+  EXPECT_THAT(outcome.err, StartsWith("error: UNAVAILABLE: "));
+  EXPECT_THAT(outcome.err, HasSubstr("hint: is the server running?"));
+}
+
+TEST_F(AskTest, a_deadline_ends_a_hanging_server) {
+  Reply hang;
+  hang.hang = true;
+  server_.set_replies({hang});
+  EXPECT_EQ(run(run_ask, {"--question", "?", "--deadline", "50ms"}).code, 68);
+}
+
+TEST_F(AskTest, verbose_shows_stage_times_speed_and_the_request_id) {
+  Reply reply;
+  reply.deltas = {"yes"};
+  reply.usage.set_completion_tokens(11);
+  reply.timings.set_vision_ms(12.5);
+  reply.timings.set_decode_ms(100);
+  server_.set_replies({reply});
+  const Outcome outcome = run(run_ask, {"--question", "?", "--verbose"});
+  EXPECT_EQ(outcome.code, 0);
+  EXPECT_THAT(outcome.err, StartsWith("request fake-1: "));
+  EXPECT_THAT(outcome.err, HasSubstr("first token after "));
+  EXPECT_THAT(outcome.err, HasSubstr("100.0 tokens/s"));
+  EXPECT_THAT(outcome.err, HasSubstr("vision 12.5"));
+}
+
+TEST_F(AskTest, mistakes_on_this_side_never_reach_the_server) {
+  EXPECT_EQ(run(run_ask, {}).code, 2);
+  EXPECT_EQ(run(run_ask, {"--question", "?", "--top-k", "many"}).code, 2);
+  EXPECT_EQ(run(run_ask, {"--question", "?", "--concurrency", "0"}).code, 2);
+  EXPECT_EQ(run(run_ask, {"--question", "?", "--no-such-flag"}).code, 2);
+  EXPECT_EQ(run(run_ask, {"--question", "?", "--image", "/no/such/file"}).code, 1);
+  EXPECT_EQ(run(run_ask, {"--question", "?", "--image", folder_.string()}).code, 1);
+  EXPECT_TRUE(server_.requests().empty());
+}
+
+TEST_F(AskTest, help_lists_flags_and_exit_codes) {
+  const Outcome outcome = run(run_ask, {"--help"});
+  EXPECT_EQ(outcome.code, 0);
+  EXPECT_THAT(outcome.out, HasSubstr("--question"));
+  EXPECT_THAT(outcome.out, HasSubstr("COGSERVE_SERVER"));
+  EXPECT_THAT(outcome.out, HasSubstr("Exit codes:"));
+}
+
+TEST_F(ChatTest, keeps_the_conversation_over_lines_of_a_script) {
+  const Outcome outcome = run(run_chat, {"--image", picture_}, "one?\ntwo?\n/quit\nnever\n");
+  EXPECT_EQ(outcome.code, 0);
+  EXPECT_EQ(outcome.out, "You asked: one?\nYou asked: two?\n");
+  const auto sent = server_.requests();
+  ASSERT_EQ(sent.size(), 2U);
+  ASSERT_EQ(sent[1].messages_size(), 3);
+  EXPECT_EQ(sent[1].messages(0).parts(0).image(), "JPEG bytes");
+}
+
+TEST_F(ChatTest, reset_forgets_and_image_shows_a_new_picture) {
+  const Outcome outcome = run(run_chat, {}, "hello\n/reset\n/image " + picture_ + "\nwhat?\n");
+  EXPECT_EQ(outcome.code, 0);
+  const auto sent = server_.requests();
+  ASSERT_EQ(sent.size(), 2U);
+  EXPECT_EQ(sent[0].messages(0).parts_size(), 1);
+  ASSERT_EQ(sent[1].messages_size(), 1);
+  EXPECT_EQ(sent[1].messages(0).parts(0).image(), "JPEG bytes");
+}
+
+TEST_F(ChatTest, refuses_a_second_picture_before_the_server_does) {
+  const Outcome outcome = run(run_chat, {"--image", picture_}, "what?\n/image " + picture_ + "\n");
+  EXPECT_EQ(outcome.code, 2);
+  EXPECT_THAT(outcome.err, HasSubstr("error: IMAGE_COUNT"));
+}
+
+TEST_F(ChatTest, a_failed_question_leaves_the_conversation_as_it_was) {
+  Reply answer;
+  answer.deltas = {"fine"};
+  server_.set_replies({refusal(14, "DRAINING", ""), answer});
+  const Outcome outcome = run(run_chat, {"--image", picture_}, "first?\nsecond?\n");
+  EXPECT_EQ(outcome.code, 78);
+  EXPECT_THAT(outcome.err, HasSubstr("error: DRAINING"));
+  const auto sent = server_.requests();
+  ASSERT_EQ(sent.size(), 2U);
+  ASSERT_EQ(sent[1].messages_size(), 1);
+  EXPECT_EQ(sent[1].messages(0).parts(0).image(), "JPEG bytes");
+  EXPECT_EQ(sent[1].messages(0).parts(1).text(), "second?");
+}
+
+TEST_F(ChatTest, unknown_commands_are_not_questions) {
+  const Outcome outcome = run(run_chat, {}, "/exit\n");
+  EXPECT_EQ(outcome.code, 2);
+  EXPECT_TRUE(server_.requests().empty());
+}
+
+TEST_F(HealthTest, exits_0_when_serving_1_when_not_69_when_unknown_78_when_gone) {
+  const auto health = [this](std::vector<std::string> arguments) {
+    arguments.push_back("--server=" + server_.target());
+    const CapturedStreams streams;
+    const int code = run_health(arguments);
+    return Outcome{code, streams.out(), streams.err()};
+  };
+  EXPECT_EQ(health({}).code, 0);
+  EXPECT_EQ(health({}).out, "SERVING\n");
+  server_.set_serving(false);
+  EXPECT_EQ(health({}).code, 1);
+  EXPECT_EQ(health({}).out, "NOT_SERVING\n");
+  EXPECT_EQ(health({"--service", "no.such.Service"}).code, 69);
+  server_.stop();
+  EXPECT_EQ(health({}).code, 78);
+}
+
+TEST_F(BenchTest, writes_the_result_with_vllms_keys) {
+  const Outcome outcome =
+      run(run_bench, {"serve", "--workload", "w1", "--max-concurrency", "2", "--num-prompts", "10",
+                      "--save-result", "--result-dir", folder_.string(), "--result-filename",
+                      "result.json", "--goodput", "ttft:60000", "tpot:60000"});
+  EXPECT_EQ(outcome.code, 0) << outcome.err;
+  EXPECT_THAT(outcome.out, HasSubstr("requests completed"));
+  EXPECT_THAT(outcome.out, HasSubstr("time to first token"));
+  const Json json = saved_result();
+  EXPECT_EQ(json["completed"], 10);
+  EXPECT_EQ(json["failed"], 0);
+  EXPECT_EQ(json["total_output_tokens"], 30);
+  EXPECT_EQ(json["model_id"], "demo");
+  EXPECT_EQ(json["request_goodput"], json["request_throughput"]);
+  EXPECT_GT(json["upload_bytes"], 0);
+  for (const char* key : {"date", "duration", "num_prompts", "request_rate", "burstiness",
+                          "max_concurrency", "total_input_tokens", "output_throughput",
+                          "total_token_throughput", "images_per_second", "questions_per_second"}) {
+    EXPECT_TRUE(json.contains(key)) << key;
+  }
+  for (const char* metric : {"ttft", "tpot", "itl", "e2el", "vision", "queue"}) {
+    for (const char* figure : {"mean", "median", "std", "p50", "p90", "p99"}) {
+      EXPECT_TRUE(json.contains(std::string(figure) + "_" + metric + "_ms")) << figure << metric;
+    }
+  }
+  // Two to measure the tokenizer, four to warm up, ten measured.
+  EXPECT_EQ(server_.requests().size(), 16U);
+}
+
+TEST_F(BenchTest, questions_have_the_length_asked_for_by_the_servers_own_count) {
+  EXPECT_EQ(run(run_bench, {"serve", "--dataset-name", "random", "--random-input-len", "40",
+                            "--random-output-len", "8", "--max-concurrency", "1", "--num-prompts",
+                            "1", "--num-warmups", "0"})
+                .code,
+            0);
+  const std::string question = last_question(server_.requests().back());
+  EXPECT_EQ(std::count(question.begin(), question.end(), ' ') + 1, 40);
+  EXPECT_EQ(server_.requests().back().stopping().max_tokens(), 8);
+  EXPECT_TRUE(server_.requests().back().stopping().ignore_eos());
+}
+
+TEST_F(BenchTest, failed_requests_are_in_the_table_by_reason_and_exit_1) {
+  server_.set_handler([this, calls = 0](const v1::ChatRequest&) mutable {
+    Reply reply;
+    reply.deltas = {"a"};
+    if (++calls <= 2) return reply;
+    return refusal(8, "QUEUE_FULL", "");
+  });
+  const Outcome outcome = run(
+      run_bench, {"serve", "--max-concurrency", "1", "--num-prompts", "3", "--num-warmups", "0"});
+  EXPECT_EQ(outcome.code, 1);
+  EXPECT_THAT(outcome.out, HasSubstr("  RESOURCE_EXHAUSTED QUEUE_FULL"));
+}
+
+TEST_F(BenchTest, a_workload_that_cannot_fit_the_model_is_refused_with_its_arithmetic) {
+  const Outcome outcome = run(run_bench, {"serve", "--workload", "w2", "--max-concurrency", "1"});
+  EXPECT_EQ(outcome.code, 2);
+  EXPECT_THAT(outcome.err, HasSubstr("768 tokens does not fit the model's 512"));
+}
+
+TEST_F(BenchTest, wrong_flags_exit_2_and_name_the_flag) {
+  const std::vector<std::pair<std::vector<std::string>, std::string>> cases = {
+      {{"serve"}, "--num-prompts"},
+      {{"serve", "--max-concurrency", "-1"}, "--max-concurrency"},
+      {{"serve", "--request-rate", "0"}, "--request-rate"},
+      {{"serve", "--request-rate", "1", "--burstiness", "0"}, "--burstiness"},
+      {{"serve", "--max-concurrency", "1", "--cancel-rate", "2"}, "--cancel-rate"},
+      {{"serve", "--max-concurrency", "1", "--goodput", "fast:1"}, "--goodput"},
+      {{"serve", "--max-concurrency", "1", "--metric-percentiles", "101"}, "--metric-percentiles"},
+      {{"serve", "--max-concurrency", "1", "--percentile-metrics", "x"}, "--percentile-metrics"},
+      {{"serve", "--max-concurrency", "1", "--dataset-name", "custom_image"}, "--dataset-path"},
+      {{"serve", "--max-concurrency", "1", "--image-width", "20000"}, "--image-width"},
+      {{"latency"}, "serve"},
+  };
+  for (const auto& [arguments, flag] : cases) {
+    const Outcome outcome = run(run_bench, arguments);
+    EXPECT_EQ(outcome.code, 2) << flag;
+    EXPECT_THAT(outcome.err, HasSubstr(flag));
+  }
+}
+
+TEST_F(BenchTest, a_server_that_is_not_there_exits_by_its_code) {
+  server_.stop();
+  EXPECT_EQ(run(run_bench, {"serve", "--max-concurrency", "1"}).code, 78);
+}
+
+}  // namespace
+}  // namespace cogserve::client

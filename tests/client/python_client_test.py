@@ -1,0 +1,341 @@
+"""Tests of the Python client against a server in this process.
+
+With COGSERVE_SERVER=host:port in the environment also against a real one; that needs
+COGSERVE_TEST_IMAGE, a picture to ask about.
+
+    python tests/client/python_client_test.py
+"""
+
+import asyncio
+import concurrent.futures
+import os
+import threading
+import unittest
+
+import grpc
+from google.protobuf.any_pb2 import Any
+from google.protobuf.wrappers_pb2 import Int32Value, StringValue
+from google.rpc import error_details_pb2, status_pb2
+
+from cogserve import AsyncClient, Client, CogserveError, Image, Message
+from cogserve.v1 import cogserve_pb2 as pb
+
+
+class Refusal(Exception):
+    def __init__(self, code, reason="", field="", retry_after=None):
+        super().__init__(reason)
+        details = []
+        if reason:
+            details.append(error_details_pb2.ErrorInfo(reason=reason, metadata={"got": "3"}))
+        if field:
+            bad_request = error_details_pb2.BadRequest()
+            bad_request.field_violations.add(field=field)
+            details.append(bad_request)
+        if retry_after is not None:
+            retry = error_details_pb2.RetryInfo()
+            retry.retry_delay.FromMilliseconds(int(retry_after * 1000))
+            details.append(retry)
+        self.code = code
+        self.status = status_pb2.Status(code=code.value[0], message="refused")
+        for detail in details:
+            packed = Any()
+            packed.Pack(detail)
+            self.status.details.append(packed)
+
+    def end(self, context):
+        context.set_trailing_metadata(
+            (("grpc-status-details-bin", self.status.SerializeToString()),)
+        )
+        context.abort(self.code, self.status.message)
+
+
+class FakeServer:
+    """Answers with the words of the last question; `refusals` come first, one a call."""
+
+    def __init__(self):
+        self.requests = []
+        self.refusals = []
+        self.broken_after = None
+        self.hang_after = None
+        self.leave_out_final = False
+        self.serving = 1
+        self.cancelled = threading.Event()
+        self._server = grpc.server(concurrent.futures.ThreadPoolExecutor(4))
+        self._server.add_generic_rpc_handlers((self._handlers(), self._health_handlers()))
+        self.target = f"127.0.0.1:{self._server.add_insecure_port('127.0.0.1:0')}"
+        self._server.start()
+
+    def stop(self):
+        self._server.stop(None).wait()
+
+    def _handlers(self):
+        return grpc.method_handlers_generic_handler(
+            "cogserve.v1.CogServe",
+            {
+                "Chat": grpc.unary_unary_rpc_method_handler(
+                    self._chat, pb.ChatRequest.FromString, pb.ChatResponse.SerializeToString
+                ),
+                "StreamChat": grpc.unary_stream_rpc_method_handler(
+                    self._stream_chat,
+                    pb.ChatRequest.FromString,
+                    pb.StreamChatResponse.SerializeToString,
+                ),
+                "GetModel": grpc.unary_unary_rpc_method_handler(
+                    lambda request, context: pb.Model(
+                        name="demo",
+                        default_template=pb.TEMPLATE_VQA,
+                        limits=pb.Limits(max_model_len=512),
+                    ),
+                    pb.GetModelRequest.FromString,
+                    pb.Model.SerializeToString,
+                ),
+            },
+        )
+
+    def _health_handlers(self):
+        def check(request, context):
+            if request.value:
+                context.abort(grpc.StatusCode.NOT_FOUND, "unknown service")
+            return Int32Value(value=self.serving)
+
+        return grpc.method_handlers_generic_handler(
+            "grpc.health.v1.Health",
+            {
+                "Check": grpc.unary_unary_rpc_method_handler(
+                    check, StringValue.FromString, Int32Value.SerializeToString
+                )
+            },
+        )
+
+    def _words(self, request, context):
+        self.requests.append(request)
+        if self.refusals:
+            self.refusals.pop(0).end(context)
+        return request.messages[-1].parts[-1].text.split()
+
+    def _chat(self, request, context):
+        words = self._words(request, context)
+        return pb.ChatResponse(
+            text=" ".join(words),
+            finish_reason=pb.FINISH_REASON_STOP,
+            usage=pb.Usage(prompt_tokens=9, image_tokens=4, completion_tokens=len(words)),
+            timings=pb.Timings(vision_ms=2.5),
+            logprobs=[
+                pb.TokenLogprob(
+                    token_id=1,
+                    token=b"\xe7",
+                    logprob=-0.5,
+                    top=[pb.TopLogprob(token_id=2, token=b"x", logprob=-1.5)],
+                )
+            ],
+        )
+
+    def _stream_chat(self, request, context):
+        words = self._words(request, context)
+        for number, word in enumerate(words):
+            if number == self.broken_after:
+                Refusal(grpc.StatusCode.UNAVAILABLE, "ENGINE_RESTARTING", retry_after=0).end(context)
+            if number == self.hang_after:
+                if context.add_callback(self.cancelled.set):
+                    self.cancelled.wait()
+                else:  # over already
+                    self.cancelled.set()
+                return
+            yield pb.StreamChatResponse(
+                request_id="fake-1" if number == 0 else "",
+                delta=pb.Delta(text=word, token_ids=[number]),
+            )
+        if not self.leave_out_final:
+            yield pb.StreamChatResponse(
+                final=pb.Final(
+                    finish_reason=pb.FINISH_REASON_LENGTH,
+                    usage=pb.Usage(completion_tokens=len(words)),
+                )
+            )
+
+
+class ClientTest(unittest.TestCase):
+    def setUp(self):
+        self.server = FakeServer()
+        self.client = Client(self.server.target)
+
+    def tearDown(self):
+        self.server.cancelled.set()
+        self.client.close()
+        self.server.stop()
+
+    def test_ask_returns_text_usage_timings_and_logprobs(self):
+        answer = self.client.ask(Image(b"jpeg"), "a red circle")
+        self.assertEqual(answer.text, "a red circle")
+        self.assertEqual(answer.finish_reason, "stop")
+        self.assertEqual(answer.usage.image_tokens, 4)
+        self.assertEqual(answer.timings.vision_ms, 2.5)
+        self.assertEqual(answer.logprobs[0].token, b"\xe7")
+        self.assertEqual(answer.logprobs[0].top[0].logprob, -1.5)
+        self.assertEqual(self.server.requests[0].messages[0].parts[0].image, b"jpeg")
+
+    def test_options_reach_the_server_and_absent_ones_stay_absent(self):
+        self.client.ask(
+            None, "?", model="demo", template="vqa", max_tokens=5, stop=["\n"], ignore_eos=True,
+            temperature=0.0, top_k=7, seed=2**63, logprobs=0, return_token_ids=True,
+            request_id="mine",
+        )  # fmt: skip
+        sent = self.server.requests[0]
+        self.assertEqual(sent.model, "demo")
+        self.assertEqual(sent.template, pb.TEMPLATE_VQA)
+        self.assertEqual(sent.stopping.max_tokens, 5)
+        self.assertEqual(list(sent.stopping.stop), ["\n"])
+        self.assertTrue(sent.stopping.ignore_eos)
+        self.assertTrue(sent.sampling.HasField("temperature"))
+        self.assertFalse(sent.sampling.HasField("top_p"))
+        self.assertEqual(sent.sampling.seed, 2**63)
+        self.assertTrue(sent.HasField("logprobs"))
+        self.assertEqual(sent.request_id, "mine")
+
+    def test_a_misspelt_option_is_a_type_error(self):
+        with self.assertRaisesRegex(TypeError, "max_token'"):
+            self.client.ask(None, "?", max_token=5)
+        with self.assertRaisesRegex(ValueError, "template"):
+            self.client.ask(None, "?", template="haiku")
+        with self.assertRaisesRegex(ValueError, "role"):
+            self.client.chat([Message("owner", "?")])
+        self.assertEqual(self.server.requests, [])
+
+    def test_stream_chat_gives_the_pieces_and_then_the_answer(self):
+        stream = self.client.stream_chat(
+            [Message.user("hello", b"jpeg"), Message.assistant("hi"), Message.user("one two three")]
+        )
+        self.assertEqual([piece.text for piece in stream], ["one", "two", "three"])
+        self.assertEqual(stream.answer.text, "onetwothree")
+        self.assertEqual(stream.answer.token_ids, (0, 1, 2))
+        self.assertEqual(stream.answer.finish_reason, "length")
+        self.assertEqual(stream.answer.request_id, "fake-1")
+        roles = [message.role for message in self.server.requests[0].messages]
+        self.assertEqual(roles, [pb.ROLE_USER, pb.ROLE_ASSISTANT, pb.ROLE_USER])
+
+    def test_cancel_reaches_the_server(self):
+        self.server.hang_after = 1
+        with self.client.stream_chat([Message.user("one two")]) as stream:
+            self.assertEqual(next(stream).text, "one")
+        self.assertTrue(self.server.cancelled.wait(30))
+
+    def test_errors_carry_reason_field_delay_and_metadata(self):
+        self.server.refusals = [
+            Refusal(grpc.StatusCode.INVALID_ARGUMENT, "PARAM_RANGE", "sampling.top_p", 1.5)
+        ]
+        with self.assertRaises(CogserveError) as caught:
+            self.client.ask(None, "?")
+        error = caught.exception
+        self.assertEqual(error.code, grpc.StatusCode.INVALID_ARGUMENT)
+        self.assertEqual(error.reason, "PARAM_RANGE")
+        self.assertEqual(error.field, "sampling.top_p")
+        self.assertEqual(error.retry_after, 1.5)
+        self.assertEqual(error.metadata, {"got": "3"})
+        self.assertEqual(str(error), "PARAM_RANGE sampling.top_p: refused")
+
+    def test_refusals_that_may_pass_are_tried_again(self):
+        self.server.refusals = [
+            Refusal(grpc.StatusCode.UNAVAILABLE, "DRAINING", retry_after=0.001),
+            Refusal(grpc.StatusCode.RESOURCE_EXHAUSTED, "QUEUE_FULL", retry_after=0.001),
+        ]
+        self.assertEqual(self.client.stream_chat([Message.user("at last")]).answer.text, "atlast")
+        self.assertEqual(len(self.server.requests), 3)
+
+    def test_what_cannot_pass_is_not_tried_again(self):
+        for code in (grpc.StatusCode.INVALID_ARGUMENT, grpc.StatusCode.RESOURCE_EXHAUSTED):
+            self.server.requests.clear()
+            self.server.refusals = [Refusal(code)]
+            with self.assertRaises(CogserveError):
+                self.client.ask(None, "?")
+            self.assertEqual(len(self.server.requests), 1)
+
+    def test_an_answer_that_has_begun_is_not_asked_again(self):
+        self.server.broken_after = 1
+        stream = self.client.stream_chat([Message.user("one two")])
+        self.assertEqual(next(stream).text, "one")
+        with self.assertRaisesRegex(CogserveError, "ENGINE_RESTARTING"):
+            next(stream)
+        self.assertEqual(len(self.server.requests), 1)
+
+    def test_a_stream_without_its_final_message_is_an_error(self):
+        self.server.leave_out_final = True
+        with self.assertRaisesRegex(CogserveError, "STREAM_INCOMPLETE"):
+            self.client.stream_chat([Message.user("one")]).answer
+
+    def test_a_deadline_ends_a_hanging_server(self):
+        self.server.hang_after = 0
+        with Client(self.server.target, deadline=0.1) as client:
+            with self.assertRaises(CogserveError) as caught:
+                client.stream_chat([Message.user("one")])
+        self.assertEqual(caught.exception.code, grpc.StatusCode.DEADLINE_EXCEEDED)
+
+    def test_a_server_that_is_gone_is_unavailable(self):
+        self.server.stop()
+        with Client(self.server.target, retries=0) as client:
+            with self.assertRaises(CogserveError) as caught:
+                client.ask(None, "?")
+        self.assertEqual(caught.exception.code, grpc.StatusCode.UNAVAILABLE)
+
+    def test_get_model_and_health(self):
+        model = self.client.get_model()
+        self.assertEqual((model.name, model.default_template), ("demo", "vqa"))
+        self.assertEqual(model.limits.max_model_len, 512)
+        self.assertEqual(self.client.health(), "SERVING")
+        self.server.serving = 2
+        self.assertEqual(self.client.health(), "NOT_SERVING")
+        with self.assertRaises(CogserveError) as caught:
+            self.client.health("no.such.Service")
+        self.assertEqual(caught.exception.code, grpc.StatusCode.NOT_FOUND)
+
+    def test_asyncio_answers_streams_retries_and_fails_alike(self):
+        async def talk():
+            async with AsyncClient(self.server.target) as client:
+                self.assertEqual((await client.ask(b"jpeg", "a b")).text, "a b")
+                stream = await client.stream_chat([Message.user("one two")])
+                self.assertEqual([piece.text async for piece in stream], ["one", "two"])
+                self.assertEqual((await stream.answer()).finish_reason, "length")
+                self.assertEqual(await client.health(), "SERVING")
+                self.assertEqual((await client.get_model()).name, "demo")
+                self.server.refusals = [
+                    Refusal(grpc.StatusCode.UNAVAILABLE, "LOADING", retry_after=0.001)
+                ]
+                self.assertEqual((await client.ask(None, "again")).text, "again")
+                self.server.refusals = [Refusal(grpc.StatusCode.INVALID_ARGUMENT, "SYSTEM_ROLE")]
+                with self.assertRaisesRegex(CogserveError, "SYSTEM_ROLE"):
+                    await client.ask(None, "?")
+
+        asyncio.run(talk())
+
+
+@unittest.skipUnless(
+    os.environ.get("COGSERVE_SERVER") and os.environ.get("COGSERVE_TEST_IMAGE"),
+    "COGSERVE_SERVER and COGSERVE_TEST_IMAGE name no server and picture",
+)
+class LiveServerTest(unittest.TestCase):
+    def setUp(self):
+        self.client = Client(os.environ["COGSERVE_SERVER"], deadline=300)
+        self.image = os.environ["COGSERVE_TEST_IMAGE"]
+
+    def tearDown(self):
+        self.client.close()
+
+    def test_streamed_and_whole_answers_are_the_same(self):
+        self.assertEqual(self.client.health(), "SERVING")
+        messages = [Message.user("What is in the picture?", self.image)]
+        options = {"temperature": 0.0, "max_tokens": 16, "return_token_ids": True}
+        whole = self.client.chat(messages, **options)
+        streamed = self.client.stream_chat(messages, **options).answer
+        self.assertEqual(whole.text, streamed.text)
+        self.assertEqual(whole.token_ids, streamed.token_ids)
+        self.assertEqual(whole.usage, streamed.usage)
+        self.assertEqual(whole.usage.image_tokens, self.client.get_model().image_tokens)
+
+    def test_refusals_carry_the_servers_reason(self):
+        with self.assertRaises(CogserveError) as caught:
+            self.client.chat([Message("system", "be brief"), Message.user("?")])
+        self.assertEqual(caught.exception.code, grpc.StatusCode.INVALID_ARGUMENT)
+        self.assertEqual(caught.exception.reason, "SYSTEM_ROLE")
+
+
+if __name__ == "__main__":
+    unittest.main()
