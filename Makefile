@@ -1,0 +1,38 @@
+# The two front doors. Both install what is missing with apt, build, and say what they do.
+.DEFAULT_GOAL := help
+.PHONY: help demo test build bench sanitize fuzz clean
+
+help:  ## This list
+	@awk -F ':.*## ' '/^[a-z]+:.*## /{printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+demo: build  ## Draw three pictures and ask the demo model about them
+	@scripts/demo.sh
+
+test:  ## Build and run every test
+	@scripts/install-deps.sh
+	@scripts/build.sh release all
+	@ctest --test-dir build --output-on-failure
+
+build:  ## Build the cogserve command: build/command/cogserve
+	@scripts/install-deps.sh
+	@scripts/build.sh release cogserve
+
+bench:  ## Run the benchmarks in tests/bench
+	@scripts/install-deps.sh
+	@scripts/build.sh bench all
+	@scripts/bench.sh
+
+sanitize:  ## Run the tests under ASan+UBSan, and the engine's under TSan
+	@scripts/install-deps.sh
+	@scripts/build.sh asan all
+	@scripts/sanitize.sh asan
+	@scripts/build.sh tsan all
+	@scripts/sanitize.sh tsan
+
+fuzz:  ## Run every fuzz target for ten seconds
+	@scripts/install-deps.sh clang
+	@scripts/build.sh fuzz fuzzers
+	@ctest --test-dir build-fuzz -R _fuzz --output-on-failure
+
+clean:  ## Remove what was built
+	@rm -rf build build-asan build-tsan build-fuzz

@@ -1,0 +1,159 @@
+// Backend::linear for W [14336, 4096] at 1 to 512 rows: against what this machine's memory and
+// multipliers can do, measured in the same run, and against OpenBLAS on the same weights in f32.
+//
+//   linear_bench [--threads N] [--tries N] [Google Benchmark's flags]
+//
+// Every figure is the best of `tries`, because other work on the machine can only slow a run.
+#include <benchmark/benchmark.h>
+
+#ifdef COGSERVE_WITH_OPENBLAS
+#include <cblas.h>
+extern "C" void openblas_set_num_threads(int);
+#endif
+
+#include <cstdio>
+#include <map>
+#include <memory>
+#include <random>
+#include <string>
+#include <vector>
+
+#include "engine/backend/cpu/cpu_backend.hpp"
+#include "tests/bench/flags.hpp"
+#include "tests/bench/machine_limits.hpp"
+
+namespace cogserve {
+namespace {
+
+constexpr int64_t kOut = 14336;
+constexpr int64_t kIn = 4096;
+constexpr int kRows[] = {1, 4, 16, 64, 512};
+
+struct Setup {
+  explicit Setup(int threads) : backend(threads), x(512 * kIn), y(512 * kOut) {
+    std::mt19937 generator(1);
+    std::uniform_real_distribution<float> uniform(-1.0f, 1.0f);
+    for (float& value : x) value = uniform(generator);
+    std::vector<float> w(kOut * kIn);
+    for (float& value : w) value = uniform(generator);
+    std::vector<uint16_t> halves(w.size());
+    for (size_t i = 0; i < w.size(); ++i) halves[i] = to_bfloat16(w[i]).bits;
+    bf16 = load(halves.data(), DType::kBF16);
+    f32 = load(w.data(), DType::kF32);
+#ifdef COGSERVE_WITH_OPENBLAS
+    dense = std::move(w);
+    openblas_set_num_threads(threads);
+#endif
+  }
+
+  Weight load(const void* data, DType dtype) {
+    return *backend.load_weight({static_cast<const std::byte*>(data), dtype, {kOut, kIn}});
+  }
+
+  void linear(const Weight& weight, int rows) {
+    backend.linear(Tensor::matrix(x.data(), DType::kF32, rows, kIn), weight, nullptr,
+                   Tensor::matrix(y.data(), DType::kF32, rows, kOut));
+  }
+
+#ifdef COGSERVE_WITH_OPENBLAS
+  void openblas(int rows) {
+    if (rows == 1) {
+      cblas_sgemv(CblasRowMajor, CblasNoTrans, kOut, kIn, 1.0f, dense.data(), kIn, x.data(), 1,
+                  0.0f, y.data(), 1);
+    } else {
+      cblas_sgemm(CblasRowMajor, CblasNoTrans, CblasTrans, rows, kOut, kIn, 1.0f, x.data(), kIn,
+                  dense.data(), kIn, 0.0f, y.data(), kOut);
+    }
+  }
+  std::vector<float> dense;
+#endif
+
+  CpuBackend backend;
+  std::vector<float> x;
+  std::vector<float> y;
+  Weight bf16;
+  Weight f32;
+};
+
+// Keeps the fastest repetition of each benchmark for the table.
+class BestReporter : public benchmark::ConsoleReporter {
+ public:
+  void ReportRuns(const std::vector<Run>& runs) override {
+    for (const Run& run : runs) {
+      if (run.run_type != Run::RT_Iteration || run.iterations == 0) continue;
+      const double seconds = run.real_accumulated_time / static_cast<double>(run.iterations);
+      double& best = best_.try_emplace(run.run_name.function_name, seconds).first->second;
+      best = std::min(best, seconds);
+    }
+    ConsoleReporter::ReportRuns(runs);
+  }
+
+  // 0 when it did not run.
+  double seconds(const std::string& name) const {
+    const auto found = best_.find(name);
+    return found == best_.end() ? 0.0 : found->second;
+  }
+
+ private:
+  std::map<std::string, double> best_;
+};
+
+std::string name_of(const std::string& kind, int rows) { return kind + "_" + std::to_string(rows); }
+
+template <typename Function>
+void add_benchmark(const std::string& kind, int rows, int tries, const Function& function) {
+  benchmark::RegisterBenchmark(name_of(kind, rows).c_str(),
+                               [=](benchmark::State& state) {
+                                 for (auto _ : state) function(rows);
+                               })
+      ->UseRealTime()
+      ->Unit(benchmark::kMillisecond)
+      ->MinTime(0.05)
+      ->Repetitions(tries);
+}
+
+void print_table(const BestReporter& results, double bandwidth, double peak) {
+  std::printf("\nW [%d, %d], read bandwidth %.1f GB/s, FMA peak %.1f GFLOP/s\n",
+              static_cast<int>(kOut), static_cast<int>(kIn), bandwidth / 1e9, peak / 1e9);
+  std::printf("%5s %10s %10s %10s %10s %8s %8s %10s %12s\n", "rows", "bf16 ms", "f32 ms", "BLAS ms",
+              "GFLOP/s", "of peak", "of bytes", "vs BLAS", "vs 1 row x n");
+  const double one_row = results.seconds(name_of("bf16", 1));
+  for (int rows : kRows) {
+    const double bf16 = results.seconds(name_of("bf16", rows));
+    const double blas = results.seconds(name_of("openblas", rows));
+    const double flop = 2.0 * rows * kOut * kIn;
+    const double bytes = 2.0 * kOut * kIn;  // of W
+    std::printf("%5d %10.2f %10.2f %10.2f %10.1f %7.0f%% %7.0f%% %9.2fx %11.2fx\n", rows,
+                bf16 * 1e3, results.seconds(name_of("f32", rows)) * 1e3, blas * 1e3,
+                flop / bf16 / 1e9, 100 * flop / bf16 / peak, 100 * bytes / bf16 / bandwidth,
+                blas / bf16, rows * one_row / bf16);
+  }
+}
+
+int run(int argc, char** argv) {
+  const int threads = bench::take_flag(argc, argv, "--threads", 0);
+  const int tries = bench::take_flag(argc, argv, "--tries", 5);
+  benchmark::Initialize(&argc, argv);
+  cpu::ThreadPool pool(threads);
+  Setup setup(pool.size());
+  std::printf("%s\n", setup.backend.description().c_str());
+  const double bandwidth_before = bench::read_bandwidth(pool, tries);
+  const double peak_before = bench::fma_peak(pool, tries);
+  for (int rows : kRows) {
+    add_benchmark("bf16", rows, tries, [&](int n) { setup.linear(setup.bf16, n); });
+    add_benchmark("f32", rows, tries, [&](int n) { setup.linear(setup.f32, n); });
+#ifdef COGSERVE_WITH_OPENBLAS
+    add_benchmark("openblas", rows, tries, [&](int n) { setup.openblas(n); });
+#endif
+  }
+  BestReporter reporter;
+  benchmark::RunSpecifiedBenchmarks(&reporter);
+  print_table(reporter, std::max(bandwidth_before, bench::read_bandwidth(pool, tries)),
+              std::max(peak_before, bench::fma_peak(pool, tries)));
+  return 0;
+}
+
+}  // namespace
+}  // namespace cogserve
+
+int main(int argc, char** argv) { return cogserve::run(argc, argv); }
