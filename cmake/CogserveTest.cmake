@@ -10,10 +10,6 @@ function(cogserve_test)
   if(NOT ARG_TIMEOUT)
     set(ARG_TIMEOUT 300)
   endif()
-  list(GET ARG_SOURCES 0 first)  # TEMPORARY
-  if(NOT EXISTS ${CMAKE_CURRENT_SOURCE_DIR}/${first})  # TEMPORARY
-    return()  # TEMPORARY
-  endif()  # TEMPORARY
   add_executable(${ARG_NAME} ${ARG_SOURCES})
   target_link_libraries(${ARG_NAME} PRIVATE ${ARG_LIBS} cogserve_options GTest::gmock GTest::gtest_main)
   target_compile_definitions(${ARG_NAME} PRIVATE COGSERVE_SOURCE_DIR="${PROJECT_SOURCE_DIR}")
@@ -26,10 +22,6 @@ function(cogserve_bench)
   if(NOT COGSERVE_BUILD_BENCHMARKS)
     return()
   endif()
-  list(GET ARG_SOURCES 0 first)  # TEMPORARY
-  if(NOT EXISTS ${CMAKE_CURRENT_SOURCE_DIR}/${first})  # TEMPORARY
-    return()  # TEMPORARY
-  endif()  # TEMPORARY
   add_executable(${ARG_NAME} ${ARG_SOURCES})
   target_link_libraries(${ARG_NAME} PRIVATE ${ARG_LIBS} cogserve_options benchmark::benchmark)
   target_compile_definitions(${ARG_NAME} PRIVATE COGSERVE_SOURCE_DIR="${PROJECT_SOURCE_DIR}")
@@ -44,10 +36,6 @@ function(cogserve_fuzz)
   if(NOT ARG_MAX_LEN)
     set(ARG_MAX_LEN 65536)
   endif()
-  list(GET ARG_SOURCES 0 first)  # TEMPORARY
-  if(NOT EXISTS ${CMAKE_CURRENT_SOURCE_DIR}/${first})  # TEMPORARY
-    return()  # TEMPORARY
-  endif()  # TEMPORARY
   add_executable(${ARG_NAME} ${ARG_SOURCES})
   target_link_libraries(${ARG_NAME} PRIVATE ${ARG_LIBS} cogserve_options)
   target_compile_definitions(${ARG_NAME} PRIVATE COGSERVE_SOURCE_DIR="${PROJECT_SOURCE_DIR}")

@@ -151,15 +151,13 @@ bool EngineLoop::wait_for_work() {
   return true;
 }
 
-void EngineLoop::step() {
-  const Plan plan = scheduler_.schedule(Clock::now());
-  starved_ = plan.empty();
-  if (!plan.empty()) run(plan);
-}
-
 // The one place where a broken invariant or a device fault is caught while serving.
-void EngineLoop::run(const Plan& plan) {
+void EngineLoop::step() {
+  Plan plan;
   try {
+    plan = scheduler_.schedule(Clock::now());
+    starved_ = plan.empty();
+    if (starved_) return;
     const auto sampled = runner_.run(plan);
     scheduler_.commit(plan, sampled, Clock::now());
     faults_in_a_row_ = 0;
@@ -168,9 +166,10 @@ void EngineLoop::run(const Plan& plan) {
   }
 }
 
+// A fault ends the streams it touches; one that nobody's plan explains, or one of a row, ends all.
 void EngineLoop::on_fault(const Plan& plan, const char* what) {
   if (fault_log_) fault_log_(what);
-  if (++faults_in_a_row_ < kMaxFaultsInARow) {
+  if (++faults_in_a_row_ < kMaxFaultsInARow && !plan.empty()) {
     scheduler_.fail(plan,
                     make_error(absl::StatusCode::kInternal, "SEQUENCE_FAULT", "",
                                "a step of the engine failed"),

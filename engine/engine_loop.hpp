@@ -37,7 +37,6 @@ class EngineLoop final : public Engine {
   void loop();
   bool wait_for_work();  // false: time to stop
   void step();
-  void run(const Plan& plan);
   void on_fault(const Plan& plan, const char* what);
   void drop_finished();
   void publish_stats();

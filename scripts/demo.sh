@@ -5,6 +5,7 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 
 cogserve=build/command/cogserve
+python=/usr/bin/python3  # the one that apt's Pillow and NumPy belong to
 scratch=$(mktemp -d)
 server=
 
@@ -19,7 +20,7 @@ finish() {
 }
 trap finish EXIT
 
-python3 models/demo/draw.py --seed "${COGSERVE_DEMO_SEED:-$(date +%s)}" --count 3 \
+$python models/demo/draw.py --seed "${COGSERVE_DEMO_SEED:-$(date +%s)}" --count 3 \
   --out "$scratch/pictures"
 
 "$cogserve" serve --model models/demo --grpc-port 0 >"$scratch/server.log" 2>&1 &
@@ -38,5 +39,5 @@ fi
 "$cogserve" health --server "$address" --wait 60s >/dev/null
 echo "cogserve serves models/demo on $address"
 
-if [ -t 1 ] && [ -z "${NO_COLOR:-}" ]; then python3 scripts/show_pictures.py "$scratch/pictures"; fi
+if [ -t 1 ] && [ -z "${NO_COLOR:-}" ]; then $python scripts/show_pictures.py "$scratch/pictures"; fi
 "$cogserve" demo --server "$address" "$scratch/pictures"

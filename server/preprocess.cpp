@@ -32,7 +32,7 @@ uint64_t scramble(uint64_t x) {
 
 absl::Status cancelled_error() { return absl::CancelledError("cancelled before it started"); }
 
-// The picture's errors name the field "image"; callers know it by its whole path.
+// Pictures and engine name a field by its last part; callers know it by its whole path.
 absl::Status with_field(const absl::Status& status, const std::string& field) {
   const std::string message(status.message());
   absl::Status named = make_error(status.code(), error_reason(status), field, message);
@@ -40,6 +40,11 @@ absl::Status with_field(const absl::Status& status, const std::string& field) {
     named = with_limit(std::move(named), limit, error_got(status));
   }
   return named;
+}
+
+// The engine knows no messages; its field is ours by another name.
+absl::Status engine_refusal(const absl::Status& status) {
+  return error_field(status) == "max_tokens" ? with_field(status, "stopping.max_tokens") : status;
 }
 
 absl::Status no_memory() {
@@ -158,7 +163,7 @@ absl::StatusOr<Submission> Preprocessor::prepare(const PreprocessJob& job) {
   request.stop_token_ids = from.stop_token_ids;
   request.deadline = job.deadline;
   auto stream = engine_->submit(std::move(request));
-  if (!stream.ok()) return stream.status();
+  if (!stream.ok()) return engine_refusal(stream.status());
   submission.stream = *std::move(stream);
   return submission;
 }

@@ -1,6 +1,5 @@
 #include "server/serve.hpp"
 
-#include <grpcpp/grpcpp.h>
 #include <signal.h>
 #include <unistd.h>
 
@@ -23,6 +22,7 @@
 #include "server/options.hpp"
 #include "server/progress_line.hpp"
 #include "server/served_model.hpp"
+#include "server/stop_signals.hpp"
 #include "server/warmup.hpp"
 
 namespace cogserve {
@@ -33,28 +33,6 @@ using std::chrono::milliseconds;
 constexpr milliseconds kPoll{100};          // between looks at signals and the engine
 constexpr milliseconds kAbortGrace{2000};   // for statuses to go out after calls were ended
 constexpr milliseconds kStuckGrace{10000};  // on top of the drain's time, then the process goes
-
-// SIGTERM and SIGINT, blocked in all threads made after this and taken one at a time.
-class StopSignals {
- public:
-  StopSignals() {
-    sigemptyset(&signals_);
-    sigaddset(&signals_, SIGTERM);
-    sigaddset(&signals_, SIGINT);
-    pthread_sigmask(SIG_BLOCK, &signals_, nullptr);
-    signal(SIGPIPE, SIG_IGN);
-  }
-
-  // The signal that came within `timeout`, if one did.
-  std::optional<int> wait(milliseconds timeout) const {
-    const timespec time{timeout.count() / 1000, timeout.count() % 1000 * 1000000};
-    const int number = sigtimedwait(&signals_, nullptr, &time);
-    return number > 0 ? std::optional<int>(number) : std::nullopt;
-  }
-
- private:
-  sigset_t signals_;
-};
 
 // Ends the process if it is not destroyed in time: a shutdown that hangs must not look alive.
 class ShutdownWatchdog {

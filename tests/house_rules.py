@@ -92,6 +92,8 @@ def function_faults(name, lines):
     start = None
     for number, line in enumerate(lines, 1):
         if start is None:
+            if line.rstrip().endswith("}"):  # a whole function in one line
+                continue
             if re.match(r"[A-Za-z_\[~].*", line) and not re.match(
                     r"(namespace|class|struct|enum|union|using|extern|#|public|private|HWY_|const|"
                     r"constexpr|static constexpr|TEST|INSTANTIATE|}|//)", line):
@@ -112,7 +114,8 @@ def faults_of(root, name):
         for number, line in enumerate(lines, 1):
             if FORBIDDEN_WORDS.search(line):
                 yield number, "left-over marker"
-    if name.endswith(".hpp") and "#pragma once" not in lines:
+    if (name.endswith(".hpp") and not name.endswith("-inl.hpp")  # has a guard of its own
+            and "#pragma once" not in lines):
         yield 1, "header without #pragma once"
     yield from include_faults(name, lines)
     yield from function_faults(name, lines)

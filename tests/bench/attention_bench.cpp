@@ -73,11 +73,11 @@ void bench_paged(CpuBackend& backend, int tries, int sequences, int tokens, doub
   const double keys_seen = kContext - (tokens - 1) / 2.0;  // of an average row
   const double flop = 4.0 * rows * keys_seen * kWidth;
   const double bytes = 2.0 * sizeof(float) * static_cast<double>(cache);
-  std::printf("paged  %2d x %3d rows at %d keys: %10.2f ms, %6.1f GFLOP/s, %3.0f%% of peak, "
-              "%5.1f GB/s, %3.0f%% of bandwidth\n",
-              sequences, tokens, kContext, seconds * 1e3, flop / seconds / 1e9,
-              100 * flop / seconds / peak, bytes / seconds / 1e9,
-              100 * bytes / seconds / bandwidth);
+  std::printf(
+      "paged  %2d x %3d rows at %d keys: %10.2f ms, %6.1f GFLOP/s, %3.0f%% of peak, "
+      "%5.1f GB/s, %3.0f%% of bandwidth\n",
+      sequences, tokens, kContext, seconds * 1e3, flop / seconds / 1e9, 100 * flop / seconds / peak,
+      bytes / seconds / 1e9, 100 * bytes / seconds / bandwidth);
 }
 
 int run(int argc, char** argv) {

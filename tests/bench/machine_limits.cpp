@@ -69,9 +69,7 @@ HWY_EXPORT(multiply_add);
 
 namespace {
 
-float read_all_best(const float* data, size_t n) {
-  return HWY_DYNAMIC_DISPATCH(read_all)(data, n);
-}
+float read_all_best(const float* data, size_t n) { return HWY_DYNAMIC_DISPATCH(read_all)(data, n); }
 
 double multiply_add_best(size_t steps, float* result) {
   return HWY_DYNAMIC_DISPATCH(multiply_add)(steps, result);

@@ -1,6 +1,5 @@
 #include "tests/client/fake_server.hpp"
 
-#include <grpcpp/ext/health_check_service_server_builder_option.h>
 #include <grpcpp/health_check_service_interface.h>
 #include <grpcpp/server.h>
 #include <grpcpp/server_builder.h>

@@ -67,7 +67,7 @@ class PagedSequence {
   }
 
   KvLayer layer() {
-    return {keys_.data(),      values_.data(),     DType::kF32,    blocks_,
+    return {keys_.data(),    values_.data(),    DType::kF32,    blocks_,
             shape_.kv_heads, shape_.block_size, shape_.head_dim};
   }
 
@@ -159,7 +159,8 @@ TEST(CpuPagedAttention, gives_a_row_the_same_bits_in_any_company) {
   PagedSequence sequence(shape);
   const Matrix expected = sequence.run(backend, 1);
   // The sequence's rows 40..59 between decode rows 99, 3 and a prefill 0..9 of the same tokens.
-  const std::vector<AttentionRun> runs = {{0, 1, 99, 0}, {1, 20, 40, 0}, {21, 1, 3, 0}, {22, 10, 0, 0}};
+  const std::vector<AttentionRun> runs = {
+      {0, 1, 99, 0}, {1, 20, 40, 0}, {21, 1, 3, 0}, {22, 10, 0, 0}};
   std::vector<int> rows;
   for (const AttentionRun& run : runs) {
     for (int i = 0; i < run.row_count; ++i) rows.push_back(run.first_index + i);
@@ -172,8 +173,8 @@ TEST(CpuPagedAttention, gives_a_row_the_same_bits_in_any_company) {
   backend.paged_attention(q.tensor(), shape.heads, runs, sequence.table(), sequence.layer(),
                           sequence.scale(), y.tensor());
   for (size_t r = 0; r < rows.size(); ++r) {
-    EXPECT_TRUE(testing::same_bits(y.tensor().row<float>(r),
-                                   expected.tensor().row<float>(rows[r]), y.cols()))
+    EXPECT_TRUE(testing::same_bits(y.tensor().row<float>(r), expected.tensor().row<float>(rows[r]),
+                                   y.cols()))
         << "token " << rows[r];
   }
 }
@@ -252,8 +253,8 @@ TEST(CpuRope, rotates_halves_and_files_keys_and_values_under_their_slots) {
         positions.push_back((r * 7 + 3) % kPositions);
         slots.push_back((r * 5 + 1) % (kBlocks * block_size));
       }
-      backend.rope_and_store_kv(qkv.tensor(), kHeads, positions, slots, {cos.tensor(), sin.tensor()},
-                                kv);
+      backend.rope_and_store_kv(qkv.tensor(), kHeads, positions, slots,
+                                {cos.tensor(), sin.tensor()}, kv);
       const auto rotated = [&](int r, int head, int j) {
         const int half = head_dim / 2;
         const int i = j % half;
@@ -270,17 +271,17 @@ TEST(CpuRope, rotates_halves_and_files_keys_and_values_under_their_slots) {
           }
         }
         for (int head = 0; head < kKvHeads; ++head) {
-          const size_t at = ((slots[r] / block_size * kKvHeads + head) * block_size +
-                             slots[r] % block_size) * head_dim;
+          const size_t at =
+              ((slots[r] / block_size * kKvHeads + head) * block_size + slots[r] % block_size) *
+              head_dim;
           for (int j = 0; j < head_dim; ++j) {
             ASSERT_EQ(keys[at + j], rotated(r, kHeads + head, j));
-            ASSERT_EQ(values[at + j],
-                      original.at(r, (kHeads + kKvHeads + head) * head_dim + j));
+            ASSERT_EQ(values[at + j], original.at(r, (kHeads + kKvHeads + head) * head_dim + j));
           }
         }
       }
-      const size_t written = std::count_if(values.begin(), values.end(),
-                                           [](float value) { return value != -1.0f; });
+      const size_t written =
+          std::count_if(values.begin(), values.end(), [](float value) { return value != -1.0f; });
       EXPECT_EQ(written, static_cast<size_t>(rows) * kKvHeads * head_dim);
     }
   }

@@ -42,7 +42,8 @@ class CpuLinearOfDtype : public ::testing::TestWithParam<DType> {};
 TEST_P(CpuLinearOfDtype, equals_a_plain_loop_for_odd_shapes) {
   CpuBackend backend(2);
   for (const int64_t rows : {1, 2, 3, 4, 5, 6, 7, 13, 97}) {
-    for (const auto& [out, in] : {std::pair{1, 1}, {5, 3}, {16, 8}, {17, 31}, {48, 300}, {131, 77}}) {
+    for (const auto& [out, in] :
+         {std::pair{1, 1}, {5, 3}, {16, 8}, {17, 31}, {48, 300}, {131, 77}}) {
       const Matrix x = Matrix::random(rows, in, rows + in, 5);
       const Matrix bias = Matrix::random(1, out, 7);
       const StoredTensor stored(Matrix::random(out, in, out), GetParam());

@@ -17,7 +17,7 @@ namespace {
 using testing::Matrix;
 using testing::StoredTensor;
 
-const std::pair<int64_t, int64_t> kShapes[] = {{1, 1}, {2, 7},  {3, 8},   {7, 33},
+const std::pair<int64_t, int64_t> kShapes[] = {{1, 1},  {2, 7},   {3, 8},     {7, 33},
                                                {5, 64}, {4, 100}, {300, 257}, {3, 4096}};
 
 TEST(CpuNorms, rms_norm_equals_a_plain_loop_for_odd_shapes) {

@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <cstdint>
 
+#include "engine/base/check.hpp"
 #include "tests/engine/scheduler_fixture.hpp"
 
 namespace cogserve {
@@ -332,6 +333,20 @@ TEST_F(SchedulerTest, a_failed_plan_ends_its_own_sequences_and_no_other) {
   EXPECT_EQ(end_reason(runs), "SEQUENCE_FAULT");
   steps(4);
   EXPECT_EQ(end_reason(waits), "ok");
+  expect_at_rest();
+}
+
+// A commit that throws half way has ended one sequence already; failing its plan ends the other.
+TEST_F(SchedulerTest, a_commit_that_breaks_half_way_still_ends_each_request_once) {
+  const Asked first = ask({.max_tokens = 1});
+  const Asked second = ask({.max_tokens = 1});
+  EXPECT_EQ(plan(), "1:0+4s 2:0+4s");
+  const std::vector<SampledToken> too_few(1);
+  EXPECT_THROW(scheduler().commit(plan_, too_few, now), InvariantError);
+  scheduler().fail(plan_, make_error(absl::StatusCode::kInternal, "SEQUENCE_FAULT", "", "x"), now);
+  EXPECT_EQ(end_reason(first), "ok");
+  EXPECT_EQ(end_reason(second), "SEQUENCE_FAULT");
+  EXPECT_EQ(scheduler().take_finished().size(), 2u);
   expect_at_rest();
 }
 

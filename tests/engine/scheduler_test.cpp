@@ -213,6 +213,28 @@ TEST_F(SchedulerTest, after_three_preemptions_all_blocks_it_can_ever_need_are_it
   EXPECT_EQ(a.sequence->preemptions, Scheduler::kMaxPreemptions);
 }
 
+// What cannot be taken back is not given while an older sequence may still need it.
+TEST_F(SchedulerTest, after_three_preemptions_it_waits_until_the_older_ones_can_do_without) {
+  config.max_num_seqs = 2;
+  config.num_blocks = 11;
+  const Asked old = ask({.text = 3, .max_tokens = 21});  // 6 blocks at its end, as the next one
+  const Asked often = ask({.text = 3, .max_tokens = 21, .capacity = 1});
+  step();
+  for (int i = 1; i <= Scheduler::kMaxPreemptions; ++i) {
+    ask({.text = 0, .max_tokens = 1});
+    step();
+    EXPECT_EQ(often.sequence->preemptions, i);
+    drain(often);
+    step();
+  }
+  EXPECT_EQ(often.sequence->state, SequenceState::kWaiting);
+  EXPECT_GE(free_blocks(), 7) << "its own six and one for the older would be there";
+  step_while([&] { return end_reason(old) != "ok"; });
+  step();
+  EXPECT_EQ(often.sequence->state, SequenceState::kRunning);
+  EXPECT_EQ(often.sequence->block_table.size(), 6u);
+}
+
 // --- pictures ------------------------------------------------------------------------------------
 
 TEST_F(SchedulerTest, an_image_runs_through_the_tower_in_slices_and_then_prefills) {

@@ -37,22 +37,6 @@ std::string answer_text(const TestServer& server, const std::vector<int32_t>& id
   return text.rfind(' ', 0) == 0 ? text.substr(1) : text;
 }
 
-struct ChatResult {
-  grpc::Status status;
-  v1::ChatResponse response;
-  std::string pushback;
-};
-
-ChatResult chat(v1::CogServe::Stub& stub, const v1::ChatRequest& request) {
-  ChatResult result;
-  grpc::ClientContext context;
-  result.status = stub.Chat(&context, request, &result.response);
-  const auto& trailers = context.GetServerTrailingMetadata();
-  const auto found = trailers.find("grpc-retry-pushback-ms");
-  if (found != trailers.end()) result.pushback = {found->second.data(), found->second.size()};
-  return result;
-}
-
 std::vector<int32_t> ids_of(const v1::ChatResponse& response) {
   return {response.token_ids().begin(), response.token_ids().end()};
 }
@@ -444,79 +428,6 @@ TEST(ChatService, a_connection_that_cancels_without_end_is_refused) {
   server.engine().resume();
   auto other = v1::CogServe::NewStub(server.connect());
   EXPECT_TRUE(chat(*other, ask("x")).status.ok());
-}
-
-TEST(ChatService, describes_the_model_and_its_limits) {
-  TestServer server;
-  grpc::ClientContext context;
-  v1::Model model;
-  ASSERT_TRUE(server.stub().GetModel(&context, {}, &model).ok());
-  EXPECT_EQ(model.name(), "fake");
-  EXPECT_EQ(model.default_template(), v1::TEMPLATE_CHAT);
-  EXPECT_EQ(model.image_tokens(), 18);
-  EXPECT_EQ(model.vocab_size(), 640);
-  EXPECT_EQ(model.kv_cache_tokens(), 65536);
-  EXPECT_EQ(model.limits().max_model_len(), 8192);
-  EXPECT_EQ(model.limits().max_image_bytes(), 10 << 20);
-  EXPECT_FLOAT_EQ(model.default_sampling().temperature(), 0.6f);
-  EXPECT_FALSE(model.server_version().empty());
-}
-
-TEST(ChatService, is_not_serving_while_loading_but_alive) {
-  TestServerOptions options;
-  options.serve = false;
-  TestServer server(options);
-  const auto channel = server.connect();
-  EXPECT_EQ(health_of(channel, ""), "NOT_SERVING");
-  EXPECT_EQ(health_of(channel, "cogserve.v1.CogServe"), "NOT_SERVING");
-  EXPECT_EQ(health_of(channel, "liveness"), "SERVING");
-  EXPECT_EQ(health_of(channel, "unknown.Service"), "NOT_FOUND");
-  const ChatResult refused = chat(server.stub(), ask("x"));
-  const CallError error = parse_error(refused.status);
-  EXPECT_EQ(error.code, grpc::StatusCode::UNAVAILABLE);
-  EXPECT_EQ(error.reason, "LOADING");
-  EXPECT_GT(error.retry_ms, 0);
-  EXPECT_EQ(error.retryable, "true");
-  EXPECT_EQ(refused.pushback, std::to_string(error.retry_ms));
-  grpc::ClientContext context;
-  v1::Model model;
-  EXPECT_EQ(parse_error(server.stub().GetModel(&context, {}, &model)).reason, "LOADING");
-
-  server.serve();
-  EXPECT_EQ(health_of(channel, ""), "SERVING");
-  EXPECT_EQ(health_of(channel, "cogserve.v1.CogServe"), "SERVING");
-  EXPECT_TRUE(chat(server.stub(), ask("x")).status.ok());
-}
-
-TEST(ChatService, stops_serving_when_the_engine_has_failed) {
-  TestServerOptions options;
-  options.patience = std::chrono::milliseconds(20);  // the watch looks as often as half of it
-  TestServer server(options);
-  const auto channel = server.connect();
-  server.engine().set_healthy(false);
-  while (server.server().healthy()) std::this_thread::yield();
-  EXPECT_EQ(parse_error(chat(server.stub(), ask("x")).status).reason, "ENGINE_RESTARTING");
-  while (health_of(channel, "") != "NOT_SERVING") std::this_thread::yield();
-  EXPECT_EQ(health_of(channel, "liveness"), "SERVING");
-}
-
-TEST(ChatService, lists_its_services_only_where_reflection_is_on) {
-  for (const bool on : {true, false}) {
-    TestServerOptions options;
-    options.network.reflection = on;
-    TestServer server(options);
-    std::string response;
-    // ServerReflectionRequest { string list_services = 7; }
-    const grpc::Status status =
-        exchange(server.connect(), "/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo",
-                 std::string("\x3a\x01*", 3), &response);
-    if (on) {
-      EXPECT_TRUE(status.ok()) << status.error_message();
-      EXPECT_THAT(response, HasSubstr("cogserve.v1.CogServe"));
-    } else {
-      EXPECT_EQ(status.error_code(), grpc::StatusCode::UNIMPLEMENTED);
-    }
-  }
 }
 
 }  // namespace

@@ -16,10 +16,6 @@
 
 namespace cogserve {
 
-// What token `index` of a request with this prompt is: a plain token of the demo model's
-// vocabulary, never one of its end tokens.
-int32_t fake_token(const std::vector<int32_t>& text_ids, bool picture, int index);
-
 class FakeEngine final : public Engine {
  public:
   explicit FakeEngine(const EngineConfig& config = {});
@@ -93,5 +89,9 @@ class FakeEngine final : public Engine {
 
   std::thread thread_;  // last
 };
+
+// What token `index` of a request with this prompt is: a plain token of the demo model's
+// vocabulary, never one of its end tokens.
+int32_t fake_token(const std::vector<int32_t>& text_ids, bool picture, int index);
 
 }  // namespace cogserve

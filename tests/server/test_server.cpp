@@ -107,6 +107,16 @@ v1::ChatRequest ask(const std::string& question, int max_tokens) {
   return request;
 }
 
+ChatResult chat(v1::CogServe::Stub& stub, const v1::ChatRequest& request) {
+  ChatResult result;
+  grpc::ClientContext context;
+  result.status = stub.Chat(&context, request, &result.response);
+  const auto& trailers = context.GetServerTrailingMetadata();
+  const auto found = trailers.find("grpc-retry-pushback-ms");
+  if (found != trailers.end()) result.pushback = {found->second.data(), found->second.size()};
+  return result;
+}
+
 StreamResult read_stream(grpc::ClientReader<v1::StreamChatResponse>* reader) {
   StreamResult result;
   for (v1::StreamChatResponse message; reader->Read(&message);) {

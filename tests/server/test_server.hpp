@@ -68,6 +68,15 @@ class TestServer {
 // One user message of text.
 v1::ChatRequest ask(const std::string& question, int max_tokens = 8);
 
+// A unary call.
+struct ChatResult {
+  grpc::Status status;
+  v1::ChatResponse response;
+  std::string pushback;  // the trailer grpc-retry-pushback-ms
+};
+
+ChatResult chat(v1::CogServe::Stub& stub, const v1::ChatRequest& request);
+
 // A stream read to its end.
 struct StreamResult {
   grpc::Status status;

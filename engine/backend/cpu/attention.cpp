@@ -22,7 +22,7 @@ inline constexpr size_t kValuePanel = (kKeyTile + 1) * kPanelWidth;
 // Rows of keys and values that are asked for ahead of their use.
 inline constexpr size_t kRowsAhead = 16;
 // Query rows that share a tile of keys and values: enough to make fetching it cheap.
-inline constexpr size_t kQueryRows = 192;
+inline constexpr size_t kQueryRows = 96;
 // Multiply-adds below which waking another thread costs more than it saves.
 inline constexpr size_t kSerialAttention = 1 << 18;
 
@@ -69,7 +69,7 @@ struct AttentionScratch {
   float* queries;     // row tiles, interleaved: [tile][head_dim][row of the tile]
   float* maxima;      // [rows]: largest score so far
   float* weights;     // [rows]: sum of e^(score - maximum) so far
-  float* zeros;       // [head_dim]: stands for keys beyond the last
+  float* zeros;       // [head_dim]: fills up the last four keys
 
   static size_t floats(size_t rows, size_t head_dim) {
     const size_t padded = panel_count(head_dim) * kPanelWidth;
@@ -260,17 +260,16 @@ void attend(const AttentionUnit& unit, float* memory) {
                    scratch.weights + end, scratch.sums + end * scratch.padded_dim,
                    scratch.padded_dim);
       }
-      multiply_tile<StridedRows, float>(end - row,
-                                        {.a = scratch.scores + row * kKeyTile,
-                                         .a_row_stride = kKeyTile,
-                                         .b = scratch.values,
-                                         .b_panel_stride = kValuePanel,
-                                         .c = scratch.sums + row * scratch.padded_dim,
-                                         .c_row_stride = scratch.padded_dim,
-                                         .c_panel_stride = kPanelWidth,
-                                         .panels = scratch.padded_dim / kPanelWidth,
-                                         .depth = seen,
-                                         .accumulate = true});
+      multiply_tile<StridedRows, float>(end - row, {.a = scratch.scores + row * kKeyTile,
+                                                    .a_row_stride = kKeyTile,
+                                                    .b = scratch.values,
+                                                    .b_panel_stride = kValuePanel,
+                                                    .c = scratch.sums + row * scratch.padded_dim,
+                                                    .c_row_stride = scratch.padded_dim,
+                                                    .c_panel_stride = kPanelWidth,
+                                                    .panels = scratch.padded_dim / kPanelWidth,
+                                                    .depth = seen,
+                                                    .accumulate = true});
       row = end;
     }
   }
@@ -293,10 +292,12 @@ void attend_all(const std::vector<AttentionUnit>& units, Workspace& workspace, T
     work += unit.rows() * unit.limit(unit.rows() - 1) * unit.head_dim;
     floats = std::max(floats, AttentionScratch::floats(unit.rows(), unit.head_dim));
   }
+  workspace.prepare_workers(floats);
   const size_t grain = work < kSerialAttention ? units.size() : 1;
   pool.parallel_for(units.size(), grain, [&](size_t begin, size_t end, int worker) {
-    float* memory = workspace.of_worker(worker, floats);
-    for (size_t i = begin; i < end; ++i) HWY_DYNAMIC_DISPATCH(attend)(units[i], memory);
+    for (size_t i = begin; i < end; ++i) {
+      HWY_DYNAMIC_DISPATCH(attend)(units[i], workspace.of_worker(worker));
+    }
   });
 }
 
@@ -315,23 +316,23 @@ void paged_attention(const Tensor& q, int heads, std::span<const AttentionRun> r
     for (size_t token = 0; token < count; token += tokens_per_unit) {
       for (int kv_head = 0; kv_head < kv.kv_heads; ++kv_head) {
         const size_t column = kv_head * group * head_dim;
-        units.push_back({.source = {.keys = static_cast<float*>(kv.keys) + kv_head * head_elements,
-                                    .values =
-                                        static_cast<float*>(kv.values) + kv_head * head_elements,
-                                    .block_table = block_tables.data() + run.table_begin,
-                                    .block_size = static_cast<size_t>(kv.block_size),
-                                    .block_stride = kv.kv_heads * head_elements,
-                                    .row_stride = head_dim},
-                         .q = q.row<float>(run.row_begin + token) + column,
-                         .q_stride = static_cast<size_t>(q.row_stride),
-                         .y = y.row<float>(run.row_begin + token) + column,
-                         .y_stride = static_cast<size_t>(y.row_stride),
-                         .tokens = std::min(tokens_per_unit, count - token),
-                         .group = group,
-                         .head_dim = head_dim,
-                         .first_limit = run.first_index + token + 1,
-                         .limit_step = 1,
-                         .scale = scale});
+        units.push_back(
+            {.source = {.keys = static_cast<float*>(kv.keys) + kv_head * head_elements,
+                        .values = static_cast<float*>(kv.values) + kv_head * head_elements,
+                        .block_table = block_tables.data() + run.table_begin,
+                        .block_size = static_cast<size_t>(kv.block_size),
+                        .block_stride = kv.kv_heads * head_elements,
+                        .row_stride = head_dim},
+             .q = q.row<float>(run.row_begin + token) + column,
+             .q_stride = static_cast<size_t>(q.row_stride),
+             .y = y.row<float>(run.row_begin + token) + column,
+             .y_stride = static_cast<size_t>(y.row_stride),
+             .tokens = std::min(tokens_per_unit, count - token),
+             .group = group,
+             .head_dim = head_dim,
+             .first_limit = run.first_index + token + 1,
+             .limit_step = 1,
+             .scale = scale});
       }
     }
   }

@@ -114,7 +114,8 @@ absl::StatusOr<Parameter> CpuBackend::load_table(const HostTensor& source) {
 
 void CpuBackend::linear(const Tensor& x, const Weight& w, const Tensor* bias, const Tensor& y) {
   check(is_f32(x) && is_f32(y) && x.rows == y.rows, "linear: x and y are f32 with equal rows");
-  check(x.cols == w.in_features && y.cols == w.out_features, "linear: shapes do not fit the weight");
+  check(x.cols == w.in_features && y.cols == w.out_features,
+        "linear: shapes do not fit the weight");
   check(bias == nullptr || is_vector_for(*bias, y), "linear: bias is [1, out]");
   cpu::linear(x, w, bias, y, workspace_, pool_);
 }

@@ -115,7 +115,9 @@ void copy_row(const Tensor& x, int64_t from, float* to) {
       for (int64_t i = 0; i < x.cols; ++i) to[i] = to_float(row[i]);
       break;
     }
-    default: std::memcpy(to, x.row<float>(from), x.cols * sizeof(float)); break;
+    default:
+      std::memcpy(to, x.row<float>(from), x.cols * sizeof(float));
+      break;
   }
 }
 

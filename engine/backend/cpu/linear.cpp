@@ -63,8 +63,7 @@ void store_sums(const LinearJob& job, const float* sums, size_t row_begin, size_
 template <class T>
 void linear_task(const LinearJob& job, size_t task, float* sums) {
   const size_t panel_begin = task / job.tile_groups * job.panels_per_task;
-  const size_t panel_end =
-      std::min(panel_begin + job.panels_per_task, panel_count(job.y.cols));
+  const size_t panel_end = std::min(panel_begin + job.panels_per_task, panel_count(job.y.cols));
   const size_t tile_begin = task % job.tile_groups * kTilesPerTask;
   const size_t tile_end = std::min(tile_begin + kTilesPerTask, job.tiles.count);
   const size_t row_begin = job.tiles.begin(tile_begin);
@@ -77,23 +76,22 @@ void linear_task(const LinearJob& job, size_t task, float* sums) {
   const size_t panel_stride = job.in_features * kPanelWidth;
   for (size_t k = 0; k < job.in_features; k += slice) {
     for (size_t panel = panel_begin; panel < panel_end; panel += panel_step) {
-      const T* weights =
-          static_cast<const T*>(job.panels) + panel * panel_stride + k * kPanelWidth;
+      const T* weights = static_cast<const T*>(job.panels) + panel * panel_stride + k * kPanelWidth;
       for (size_t tile = tile_begin; tile < tile_end; ++tile) {
         const size_t row = job.tiles.begin(tile);
         const size_t rows = job.tiles.size(tile);
         multiply_tile<InterleavedRows, T>(
-            rows, {.a = job.x + row * job.in_features + k * rows,
-                   .a_row_stride = 0,
-                   .b = weights,
-                   .b_panel_stride = panel_stride,
-                   .c = sums + (panel - panel_begin) * sums_per_panel +
-                        (row - row_begin) * kPanelWidth,
-                   .c_row_stride = kPanelWidth,
-                   .c_panel_stride = sums_per_panel,
-                   .panels = std::min(panel_step, panel_end - panel),
-                   .depth = std::min(slice, job.in_features - k),
-                   .accumulate = k > 0});
+            rows,
+            {.a = job.x + row * job.in_features + k * rows,
+             .a_row_stride = 0,
+             .b = weights,
+             .b_panel_stride = panel_stride,
+             .c = sums + (panel - panel_begin) * sums_per_panel + (row - row_begin) * kPanelWidth,
+             .c_row_stride = kPanelWidth,
+             .c_panel_stride = sums_per_panel,
+             .panels = std::min(panel_step, panel_end - panel),
+             .depth = std::min(slice, job.in_features - k),
+             .accumulate = k > 0});
       }
     }
   }
@@ -103,9 +101,15 @@ void linear_task(const LinearJob& job, size_t task, float* sums) {
 void linear_tasks(const LinearJob& job, DType dtype, size_t begin, size_t end, float* sums) {
   for (size_t task = begin; task < end; ++task) {
     switch (dtype) {
-      case DType::kBF16: linear_task<BFloat16>(job, task, sums); break;
-      case DType::kF16: linear_task<Float16>(job, task, sums); break;
-      default: linear_task<float>(job, task, sums); break;
+      case DType::kBF16:
+        linear_task<BFloat16>(job, task, sums);
+        break;
+      case DType::kF16:
+        linear_task<Float16>(job, task, sums);
+        break;
+      default:
+        linear_task<float>(job, task, sums);
+        break;
     }
   }
 }
@@ -170,11 +174,11 @@ void multiply_chunk(const Tensor& x, const Weight& weight, const Tensor* bias, c
   while (job.panels_per_task > 1 && tasks() < 4 * static_cast<size_t>(pool.size())) {
     job.panels_per_task /= 2;
   }
-  const size_t sums = kPanelsPerTask * kPanelWidth * std::min<size_t>(x.rows, kRowsPerTask);
+  workspace.prepare_workers(kPanelsPerTask * kPanelWidth * std::min<size_t>(x.rows, kRowsPerTask));
   const bool serial = static_cast<size_t>(x.rows * x.cols * y.cols) < kSerialWork;
   pool.parallel_for(tasks(), serial ? tasks() : 1, [&](size_t begin, size_t end, int worker) {
     HWY_DYNAMIC_DISPATCH(linear_tasks)
-    (job, weight.dtype, begin, end, workspace.of_worker(worker, sums));
+    (job, weight.dtype, begin, end, workspace.of_worker(worker));
   });
 }
 
@@ -204,8 +208,8 @@ void pack_weight(const std::byte* source, const Weight& weight, ThreadPool& pool
 void linear(const Tensor& x, const Weight& weight, const Tensor* bias, const Tensor& y,
             Workspace& workspace, ThreadPool& pool) {
   const int64_t row_bytes = x.cols * static_cast<int64_t>(sizeof(float));
-  const int64_t chunk = std::max<int64_t>(kRowsPerTask,
-                                          static_cast<int64_t>(kInterleavedBytes) / row_bytes);
+  const int64_t chunk =
+      std::max<int64_t>(kRowsPerTask, static_cast<int64_t>(kInterleavedBytes) / row_bytes);
   for (int64_t begin = 0; begin < x.rows; begin += chunk) {
     const int64_t count = std::min(chunk, x.rows - begin);
     multiply_chunk(x.slice_rows(begin, count), weight, bias, y.slice_rows(begin, count), workspace,

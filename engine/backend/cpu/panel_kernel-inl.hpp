@@ -182,12 +182,18 @@ void multiply_row_tile(const Product<T>& product) {
 template <class Rows, class T>
 void multiply_tile(size_t rows, const Product<T>& product) {
   switch (rows) {
-    case 1: return multiply_row_tile<Rows, 1>(product);
-    case 2: return multiply_row_tile<Rows, 2>(product);
-    case 3: return multiply_row_tile<Rows, 3>(product);
-    case 4: return multiply_row_tile<Rows, 4>(product);
-    case 5: return multiply_row_tile<Rows, 5>(product);
-    default: return multiply_row_tile<Rows, kMaxTileRows>(product);
+    case 1:
+      return multiply_row_tile<Rows, 1>(product);
+    case 2:
+      return multiply_row_tile<Rows, 2>(product);
+    case 3:
+      return multiply_row_tile<Rows, 3>(product);
+    case 4:
+      return multiply_row_tile<Rows, 4>(product);
+    case 5:
+      return multiply_row_tile<Rows, 5>(product);
+    default:
+      return multiply_row_tile<Rows, kMaxTileRows>(product);
   }
 }
 

@@ -24,8 +24,9 @@ constexpr std::array<uint32_t, 4> philox(std::array<uint32_t, 4> counter,
 
 // Uniform in [0, 1), 53 bits.
 constexpr double uniform(uint64_t seed, uint64_t index) {
-  const auto words = philox({static_cast<uint32_t>(index), static_cast<uint32_t>(index >> 32), 0, 0},
-                            {static_cast<uint32_t>(seed), static_cast<uint32_t>(seed >> 32)});
+  const auto words =
+      philox({static_cast<uint32_t>(index), static_cast<uint32_t>(index >> 32), 0, 0},
+             {static_cast<uint32_t>(seed), static_cast<uint32_t>(seed >> 32)});
   const uint64_t bits = uint64_t{words[0]} << 32 | words[1];
   return static_cast<double>(bits >> 11) * 0x1p-53;
 }

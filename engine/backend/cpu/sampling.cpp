@@ -269,8 +269,8 @@ SampledToken sample_row(std::span<const float> logits, const SampleRow& row,
 
 }  // namespace
 
-void sample(const Tensor& logits, std::span<const SampleRow> rows,
-            std::span<SampledToken> sampled, std::span<SamplingScratch> scratch, ThreadPool& pool) {
+void sample(const Tensor& logits, std::span<const SampleRow> rows, std::span<SampledToken> sampled,
+            std::span<SamplingScratch> scratch, ThreadPool& pool) {
   const size_t grain = logits.cols < 4096 ? rows.size() : 1;
   pool.parallel_for(rows.size(), grain, [&](size_t begin, size_t end, int worker) {
     for (size_t i = begin; i < end; ++i) {

@@ -22,7 +22,7 @@ struct SamplingScratch {
 };
 
 // See Backend::sample. logits [rows, vocab] f32; `scratch` has one entry for each worker.
-void sample(const Tensor& logits, std::span<const SampleRow> rows,
-            std::span<SampledToken> sampled, std::span<SamplingScratch> scratch, ThreadPool& pool);
+void sample(const Tensor& logits, std::span<const SampleRow> rows, std::span<SampledToken> sampled,
+            std::span<SamplingScratch> scratch, ThreadPool& pool);
 
 }  // namespace cogserve::cpu

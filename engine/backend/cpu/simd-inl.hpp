@@ -44,8 +44,8 @@ HWY_INLINE F32Vec fused_add(F32Vec a, F32Vec b, F32Vec c) {
 #endif
 }
 
-// The first `count` elements of a vector, `fill` in the others; and back. A row's last elements thus
-// go through the same arithmetic as all others.
+// The first `count` elements of a vector, `fill` in the others; and back. A row's last elements
+// thus go through the same arithmetic as all others.
 HWY_INLINE F32Vec load_some(const float* from, size_t count, float fill = 0.0f) {
   const F32 d;
   if (HWY_LIKELY(count == kLanes)) return hn::LoadU(d, from);

@@ -59,13 +59,13 @@ class ThreadPool {
   std::mutex mutex_;
   std::condition_variable wake_;
   std::condition_variable done_;
-  Job job_;                           // guarded by mutex_
-  bool open_ = false;                 // guarded by mutex_: a worker may still join the job
-  int sleepers_ = 0;                  // guarded by mutex_
-  std::atomic<bool> stop_{false};     // written under mutex_
-  std::atomic<uint64_t> epoch_{0};    // number of jobs so far; written under mutex_
-  std::atomic<int> active_{0};        // workers inside the job; written under mutex_
-  std::atomic<size_t> next_{0};       // first index not yet taken
+  Job job_;                         // guarded by mutex_
+  bool open_ = false;               // guarded by mutex_: a worker may still join the job
+  int sleepers_ = 0;                // guarded by mutex_
+  std::atomic<bool> stop_{false};   // written under mutex_
+  std::atomic<uint64_t> epoch_{0};  // number of jobs so far; written under mutex_
+  std::atomic<int> active_{0};      // workers inside the job; written under mutex_
+  std::atomic<size_t> next_{0};     // first index not yet taken
 };
 
 }  // namespace cogserve::cpu

@@ -13,11 +13,17 @@ class Workspace {
  public:
   explicit Workspace(int workers) : of_worker_(workers) {}
 
-  // Both return memory aligned to a cache line, of undefined content, valid until the next call of
-  // the same kind (and, for `of_worker`, the same worker). `shared` is for the calling thread
-  // alone. They throw std::bad_alloc if there is no memory.
+  // Memory is aligned to a cache line and of undefined content. Both growing calls are for the
+  // calling thread, outside of parallel work, and throw std::bad_alloc if there is no memory.
+
+  // Valid until the next call.
   float* shared(size_t floats) { return shared_.grow(floats); }
-  float* of_worker(int worker, size_t floats) { return of_worker_[worker].grow(floats); }
+
+  // Gives each worker a block of that size; `of_worker` is valid until the next call of this.
+  void prepare_workers(size_t floats) {
+    for (Block& block : of_worker_) block.grow(floats);
+  }
+  float* of_worker(int worker) const { return of_worker_[worker].memory.get(); }
 
  private:
   struct Free {

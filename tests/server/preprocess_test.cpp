@@ -1,0 +1,148 @@
+#include "server/preprocess.hpp"
+
+#include <gtest/gtest.h>
+
+#include <future>
+#include <utility>
+
+#include "engine/base/error.hpp"
+#include "tests/server/fake_engine.hpp"
+
+namespace cogserve {
+namespace {
+
+text::Tokenizer test_tokenizer() {
+  return *text::Tokenizer::load(std::string(COGSERVE_SOURCE_DIR) + "/models/demo/tokenizer.json");
+}
+
+using Result = absl::StatusOr<Submission>;
+
+// One thread, held by a job that waits for `open`.
+class PreprocessTest : public testing::Test {
+ protected:
+  PreprocessTest() {
+    PreprocessLimits pool;
+    pool.threads = 1;
+    pool.max_queued_pictures = 3;
+    pool.max_queued_texts = 2;
+    preprocessor = std::make_unique<Preprocessor>(&engine, &tokenizer, RequestLimits(), 1, pool);
+  }
+
+  void TearDown() override { release(); }
+
+  // Returns once the pool's thread is inside the job.
+  void occupy() {
+    std::promise<void> entered;
+    PreprocessJob job = make_job(false);
+    job.cancelled = [this, &entered] {
+      entered.set_value();
+      gate_future.wait();
+      return true;
+    };
+    results.emplace_back();
+    job.done = [result = &results.back()](Result end) { result->set_value(std::move(end)); };
+    EXPECT_TRUE(preprocessor->submit(std::move(job)).ok());
+    entered.get_future().wait();
+  }
+
+  void release() {
+    if (!std::exchange(released, true)) gate.set_value();
+  }
+
+  static PreprocessJob make_job(bool picture) {
+    PreprocessJob job;
+    job.request.turns = {{text::Role::kUser, "x"}};
+    job.request.has_image = picture;
+    job.request.image = picture ? "no picture" : "";
+    job.request.image_field = "messages[0].parts[1].image";
+    job.cancelled = [] { return false; };
+    return job;
+  }
+
+  absl::Status submit(PreprocessJob job) {
+    results.emplace_back();
+    job.done = [result = &results.back()](Result end) { result->set_value(std::move(end)); };
+    const absl::Status status = preprocessor->submit(std::move(job));
+    if (!status.ok()) results.pop_back();
+    return status;
+  }
+
+  Result last_result() { return results.back().get_future().get(); }
+
+  FakeEngine engine;
+  text::Tokenizer tokenizer = test_tokenizer();
+  std::deque<std::promise<Result>> results;
+  std::promise<void> gate;
+  std::shared_future<void> gate_future{gate.get_future()};
+  bool released = false;
+  std::unique_ptr<Preprocessor> preprocessor;
+};
+
+TEST_F(PreprocessTest, a_full_queue_of_pictures_refuses_pictures_and_still_takes_text) {
+  occupy();
+  for (int i = 0; i < 3; ++i) EXPECT_TRUE(submit(make_job(true)).ok());
+  const absl::Status refused = submit(make_job(true));
+  EXPECT_EQ(refused.code(), absl::StatusCode::kResourceExhausted);
+  EXPECT_EQ(error_reason(refused), "DECODE_QUEUE");
+  EXPECT_TRUE(error_retry_delay(refused).has_value());
+  EXPECT_EQ(error_limit(refused), "3");
+  EXPECT_TRUE(submit(make_job(false)).ok());
+  EXPECT_TRUE(submit(make_job(false)).ok());
+  EXPECT_EQ(error_reason(submit(make_job(false))), "QUEUE_FULL");
+  release();
+  EXPECT_TRUE(last_result().ok());
+  EXPECT_TRUE(submit(make_job(true)).ok());
+}
+
+TEST_F(PreprocessTest, a_cancelled_or_late_job_never_reaches_the_engine) {
+  occupy();
+  PreprocessJob cancelled = make_job(false);
+  cancelled.cancelled = [] { return true; };
+  ASSERT_TRUE(submit(std::move(cancelled)).ok());
+  release();
+  EXPECT_EQ(last_result().status().code(), absl::StatusCode::kCancelled);
+
+  PreprocessJob late = make_job(true);
+  late.deadline = Clock::now() - std::chrono::seconds(1);
+  ASSERT_TRUE(submit(std::move(late)).ok());
+  const Result result = last_result();
+  EXPECT_EQ(result.status().code(), absl::StatusCode::kDeadlineExceeded);
+  EXPECT_EQ(error_reason(result.status()), "DEADLINE_EXCEEDED");
+  EXPECT_EQ(engine.submitted(), 0);
+}
+
+TEST_F(PreprocessTest, a_bad_picture_is_named_by_its_place_in_the_request) {
+  ASSERT_TRUE(submit(make_job(true)).ok());
+  const Result result = last_result();
+  EXPECT_EQ(error_reason(result.status()), "IMAGE_FORMAT");
+  EXPECT_EQ(error_field(result.status()), "messages[0].parts[1].image");
+}
+
+TEST_F(PreprocessTest, what_throws_ends_one_request_and_not_the_pool) {
+  PreprocessJob no_memory = make_job(false);
+  no_memory.cancelled = []() -> bool { throw std::bad_alloc(); };
+  ASSERT_TRUE(submit(std::move(no_memory)).ok());
+  Result result = last_result();
+  EXPECT_EQ(result.status().code(), absl::StatusCode::kResourceExhausted);
+  EXPECT_EQ(error_reason(result.status()), "MEMORY");
+  PreprocessJob broken = make_job(false);
+  broken.cancelled = []() -> bool { throw std::runtime_error("broken"); };
+  ASSERT_TRUE(submit(std::move(broken)).ok());
+  EXPECT_EQ(last_result().status().code(), absl::StatusCode::kInternal);
+  ASSERT_TRUE(submit(make_job(false)).ok());
+  EXPECT_TRUE(last_result().ok());
+}
+
+TEST_F(PreprocessTest, its_end_ends_what_is_queued) {
+  occupy();
+  ASSERT_TRUE(submit(make_job(false)).ok());
+  std::thread closer([this] { preprocessor.reset(); });
+  release();
+  closer.join();
+  // Started or not when the end came: it has an answer.
+  const Result result = last_result();
+  EXPECT_TRUE(result.ok() || result.status().code() == absl::StatusCode::kCancelled);
+}
+
+}  // namespace
+}  // namespace cogserve
