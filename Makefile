@@ -30,7 +30,7 @@ sanitize:  ## Run the tests under ASan+UBSan, and the engine's under TSan
 	@scripts/sanitize.sh tsan
 
 fuzz:  ## Run every fuzz target for ten seconds
-	@scripts/install-deps.sh clang
+	@scripts/install-deps.sh clang libclang-rt-dev
 	@scripts/build.sh fuzz fuzzers
 	@ctest --test-dir build-fuzz -R _fuzz --output-on-failure
 

@@ -13,8 +13,12 @@
 
 #include "hwy/highway.h"
 
-// Loops over an array of vectors must be unrolled whole, or the array lives in memory.
-#if defined(__clang__)
+// Loops over an array of vectors must be unrolled whole, or the array lives in memory. Where there
+// are no vectors that costs time to compile and gains little.
+#undef COGSERVE_UNROLL
+#if !HWY_NATIVE_FMA
+#define COGSERVE_UNROLL
+#elif defined(__clang__)
 #define COGSERVE_UNROLL _Pragma("clang loop unroll(full)")
 #else
 #define COGSERVE_UNROLL _Pragma("GCC unroll 16")
