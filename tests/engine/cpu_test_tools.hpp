@@ -90,10 +90,13 @@ class StoredTensor {
     for (int64_t r = 0; r < values.rows(); ++r) {
       for (int64_t c = 0; c < values.cols(); ++c) push(values.at(r, c));
     }
+    const HostTensor stored = host();
+    for (int64_t i = 0; i < stored.elements(); ++i) values_.push_back(host_value(stored, i));
   }
 
   HostTensor host() const { return {bytes_.data(), dtype_, shape_}; }
-  double at(int64_t r, int64_t c) const { return host_value(host(), r * shape_[1] + c); }
+  // What is stored, exactly.
+  double at(int64_t r, int64_t c) const { return values_[r * shape_[1] + c]; }
 
  private:
   void push(float value) {
@@ -113,6 +116,7 @@ class StoredTensor {
   DType dtype_;
   std::vector<int64_t> shape_;
   std::vector<std::byte> bytes_;
+  std::vector<double> values_;
 };
 
 }  // namespace cogserve::testing

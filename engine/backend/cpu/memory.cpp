@@ -1,10 +1,10 @@
 #include "engine/backend/cpu/memory.hpp"
 
 #include <sys/mman.h>
+#include <unistd.h>
 
 #include <algorithm>
 #include <cstdlib>
-#include <limits>
 
 namespace cogserve::cpu {
 
@@ -13,9 +13,10 @@ void* allocate_memory(size_t bytes) {
   constexpr size_t kHugePage = size_t{2} << 20;
   const bool large = bytes >= kHugePage;
   const size_t alignment = large ? kHugePage : kCacheLine;
-  if (bytes > static_cast<size_t>(std::numeric_limits<ptrdiff_t>::max()) - alignment) {
-    return nullptr;
-  }
+  // More than the machine has can never be had, though the system might promise it.
+  static const size_t machine_bytes = static_cast<size_t>(sysconf(_SC_PHYS_PAGES)) *
+                                      static_cast<size_t>(sysconf(_SC_PAGESIZE));
+  if (bytes > machine_bytes) return nullptr;
   const size_t padded = (std::max<size_t>(bytes, 1) + alignment - 1) / alignment * alignment;
   void* memory = std::aligned_alloc(alignment, padded);
   // Advice only: a refusal changes nothing but speed.
