@@ -1,6 +1,6 @@
 # The two front doors. Both install what is missing with apt, build, and say what they do.
 .DEFAULT_GOAL := help
-.PHONY: help demo test build bench sanitize fuzz clean
+.PHONY: help demo test build bench asan tsan fuzz clean
 
 help:  ## This list
 	@awk -F ':.*## ' '/^[a-z]+:.*## /{printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -22,10 +22,13 @@ bench:  ## Run the benchmarks in tests/bench
 	@scripts/build.sh bench all
 	@scripts/bench.sh
 
-sanitize:  ## Run the tests under ASan+UBSan, and the engine's under TSan
+asan:  ## Run the tests under AddressSanitizer and UndefinedBehaviorSanitizer
 	@scripts/install-deps.sh
 	@scripts/build.sh asan all
 	@scripts/sanitize.sh asan
+
+tsan:  ## Run the engine's tests under ThreadSanitizer
+	@scripts/install-deps.sh
 	@scripts/build.sh tsan all
 	@scripts/sanitize.sh tsan
 
