@@ -34,8 +34,11 @@ void StreamCall::OnReadDone(bool ok) {
 
 void StreamCall::OnDone(const grpc::Status& status) {
   if (cancellation_) cancellation_->detach();
-  on_done_(status.ok() ? builder_.take() : Result<Answer>(to_error(status)));
+  const DoneCallback on_done = std::move(on_done_);
+  Result<Answer> answer = status.ok() ? builder_.take() : Result<Answer>(to_error(status));
+  // The caller may close the connection as soon as it knows: by then nothing of the call is left.
   delete this;
+  on_done(std::move(answer));
 }
 
 }  // namespace cogserve::client
