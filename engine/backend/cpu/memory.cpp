@@ -14,8 +14,8 @@ void* allocate_memory(size_t bytes) {
   const bool large = bytes >= kHugePage;
   const size_t alignment = large ? kHugePage : kCacheLine;
   // More than the machine has can never be had, though the system might promise it.
-  static const size_t machine_bytes = static_cast<size_t>(sysconf(_SC_PHYS_PAGES)) *
-                                      static_cast<size_t>(sysconf(_SC_PAGESIZE));
+  static const size_t machine_bytes =
+      static_cast<size_t>(sysconf(_SC_PHYS_PAGES)) * static_cast<size_t>(sysconf(_SC_PAGESIZE));
   if (bytes > machine_bytes) return nullptr;
   const size_t padded = (std::max<size_t>(bytes, 1) + alignment - 1) / alignment * alignment;
   void* memory = std::aligned_alloc(alignment, padded);
