@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Runs every benchmark of tests/bench one after the other. Each prints its figures beside the limit
-# or the peer that it was measured against in the same run.
+# Runs the benchmarks of tests/bench one after the other. Those of the kernels print their figures
+# beside the machine's limits, measured in the same run.
 # Usage: scripts/bench.sh [NAME ...]   (linear, attention, tokenizer, image, scheduler, grpc)
 set -euo pipefail
 cd "$(dirname "$0")/.."
