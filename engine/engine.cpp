@@ -106,48 +106,54 @@ absl::StatusOr<std::unique_ptr<WeightSource>> open_weights(const EngineConfig& c
 absl::StatusOr<std::unique_ptr<Engine>> Engine::create(const EngineConfig& config,
                                                        const Progress& progress,
                                                        FaultLog fault_log) {
+  auto backend = make_backend(config.device, config.threads);
+  if (!backend.ok()) return backend.status();
+  return start_engine(config, *std::move(backend), progress, std::move(fault_log));
+}
+
+absl::StatusOr<std::unique_ptr<Engine>> start_engine(const EngineConfig& config,
+                                                     std::unique_ptr<Backend> backend,
+                                                     const Engine::Progress& progress,
+                                                     Engine::FaultLog fault_log) {
   auto model = read_model_config(config.model_dir);
   if (!model.ok()) return model.status();
   auto generation = read_generation_config(config.model_dir);
   if (!generation.ok()) return generation.status();
   if (auto status = check_options(config, *model); !status.ok()) return status;
-  auto backend = make_backend(config.device, config.threads);
-  if (!backend.ok()) return backend.status();
-  const auto num_blocks = count_blocks(config, *model, (*backend)->kv_dtype());
+  const auto num_blocks = count_blocks(config, *model, backend->kv_dtype());
   if (!num_blocks.ok()) return num_blocks.status();
   const SchedulerConfig limits = make_scheduler_config(config, *model, *num_blocks);
 
   auto source = open_weights(config, *model);
   if (!source.ok()) return source.status();
-  auto weights = load_weights(backend->get(), *model, source->get(), progress);
+  auto weights = load_weights(backend.get(), *model, source->get(), progress);
   if (!weights.ok()) return weights.status();
   source->reset();  // unmaps the files
 
   const DType dtype = weights->decoder.embedding.tensor.dtype;
   const RopeDtype rope = resolve_rope_dtype(config.rope_dtype, dtype);
-  auto decoder = Decoder::create(backend->get(), *model, std::move(weights->decoder),
+  auto decoder = Decoder::create(backend.get(), *model, std::move(weights->decoder),
                                  config.max_num_batched_tokens, config.max_num_seqs, rope);
   if (!decoder.ok()) return decoder.status();
-  auto tower = VisionTower::create(backend->get(), *model, std::move(weights->vision));
+  auto tower = VisionTower::create(backend.get(), *model, std::move(weights->vision));
   if (!tower.ok()) return tower.status();
-  auto kv = KvCache::create(backend->get(), *model, *num_blocks, config.block_size);
+  auto kv = KvCache::create(backend.get(), *model, *num_blocks, config.block_size);
   if (!kv.ok()) return kv.status();
 
-  EngineInfo info{
-      .model = *model,
-      .generation = *generation,
-      .device = (*backend)->description(),
-      .dtype = std::string(dtype_name(dtype)),
-      .rope_dtype = rope == RopeDtype::kBF16 ? "bf16" : "f32",
-      .max_model_len = limits.max_model_len,
-      .block_size = config.block_size,
-      .num_blocks = *num_blocks,
-      .weight_bytes = static_cast<size_t>(weight_bytes(*model, dtype)),
-      .kv_bytes =
-          KvCache::block_bytes(*model, config.block_size, (*backend)->kv_dtype()) * *num_blocks};
-  ModelRunner runner(backend->get(), *model, *std::move(decoder), *std::move(tower), *std::move(kv),
+  EngineInfo info{.model = *model,
+                  .generation = *generation,
+                  .device = backend->description(),
+                  .dtype = std::string(dtype_name(dtype)),
+                  .rope_dtype = rope == RopeDtype::kBF16 ? "bf16" : "f32",
+                  .max_model_len = limits.max_model_len,
+                  .block_size = config.block_size,
+                  .num_blocks = *num_blocks,
+                  .weight_bytes = static_cast<size_t>(weight_bytes(*model, dtype)),
+                  .kv_bytes = KvCache::block_bytes(*model, config.block_size, backend->kv_dtype()) *
+                              *num_blocks};
+  ModelRunner runner(backend.get(), *model, *std::move(decoder), *std::move(tower), *std::move(kv),
                      config.block_size);
-  return std::make_unique<EngineLoop>(std::move(info), config, limits, *std::move(backend),
+  return std::make_unique<EngineLoop>(std::move(info), config, limits, std::move(backend),
                                       std::move(runner), std::move(fault_log));
 }
 

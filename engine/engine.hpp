@@ -69,6 +69,10 @@ class Engine {
   virtual const EngineInfo& info() const = 0;
   virtual EngineStats stats() const = 0;
 
+  // How long the running step has shown no progress; zero between steps. A step that hangs is for
+  // the process to notice: the engine thread cannot.
+  virtual Clock::duration silence() const = 0;
+
   // False after a fault that the engine cannot recover from: health turns NOT_SERVING.
   virtual bool healthy() const = 0;
 };

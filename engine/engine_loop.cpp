@@ -10,7 +10,7 @@
 namespace cogserve {
 namespace {
 
-// A step that throws ends its own streams; this many in a row are no accident.
+// Work that throws ends its own streams; so many pieces in a row are no accident.
 constexpr int kMaxFaultsInARow = 3;
 
 absl::Status stopped_error(absl::StatusCode code) {
@@ -119,9 +119,11 @@ EngineStats EngineLoop::stats() const {
 
 void EngineLoop::loop() {
   while (wait_for_work()) {
+    backend_->pulse().beat();
     step();
     drop_finished();
     publish_stats();
+    backend_->pulse().rest();
   }
   stop();
 }
@@ -151,24 +153,43 @@ bool EngineLoop::wait_for_work() {
   return true;
 }
 
-// The one place where a broken invariant or a device fault is caught while serving.
+// One step. When its run throws, each piece of its work runs again alone, so that only the piece at
+// fault ends: the others never notice.
 void EngineLoop::step() {
   Plan plan;
   try {
     plan = scheduler_.schedule(Clock::now());
     starved_ = plan.empty();
-    if (starved_) return;
-    const auto sampled = runner_.run(plan);
-    scheduler_.commit(plan, sampled, Clock::now());
-    faults_in_a_row_ = 0;
-  } catch (const std::exception& fault) {
-    on_fault(plan, fault.what());
+    if (starved_ || run(plan)) return;
+    if (plan.size() == 1) {
+      fail(plan);
+      return;
+    }
+    for (const Plan& part : split(plan)) {
+      if (healthy_ && !run(part)) fail(part);
+    }
+  } catch (const std::exception& fault) {  // the scheduler's: what it has committed is not known
+    log_fault(fault);
+    fail(plan);
   }
 }
 
-// A fault ends the streams it touches; one that nobody's plan explains, or one of a row, ends all.
-void EngineLoop::on_fault(const Plan& plan, const char* what) {
-  if (fault_log_) fault_log_(what);
+// Runs and commits. False: the run threw, and nothing is committed.
+bool EngineLoop::run(const Plan& plan) {
+  std::span<const SampledToken> sampled;
+  try {
+    sampled = runner_.run(plan);
+  } catch (const std::exception& fault) {
+    log_fault(fault);
+    return false;
+  }
+  scheduler_.commit(plan, sampled, Clock::now());
+  faults_in_a_row_ = 0;
+  return true;
+}
+
+// Ends the streams of `plan`; all of them after too many faults or one that no plan explains.
+void EngineLoop::fail(const Plan& plan) {
   if (++faults_in_a_row_ < kMaxFaultsInARow && !plan.empty()) {
     scheduler_.fail(plan,
                     make_error(absl::StatusCode::kInternal, "SEQUENCE_FAULT", "",
@@ -178,6 +199,10 @@ void EngineLoop::on_fault(const Plan& plan, const char* what) {
   }
   healthy_ = false;
   scheduler_.fail_all(failed_error(), Clock::now());
+}
+
+void EngineLoop::log_fault(const std::exception& fault) const {
+  if (fault_log_) fault_log_(fault.what());
 }
 
 void EngineLoop::drop_finished() {

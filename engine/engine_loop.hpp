@@ -1,9 +1,10 @@
 // The engine's one loop and its thread: take new requests, schedule, run, commit.
 //
-// Made by Engine::create. Whatever throws while a step runs is caught here, once.
+// Made by start_engine. Whatever throws while a step runs is caught here, once.
 #pragma once
 
 #include <atomic>
+#include <exception>
 #include <memory>
 #include <mutex>
 #include <thread>
@@ -17,6 +18,12 @@
 
 namespace cogserve {
 
+// What Engine::create does once it has made the backend.
+absl::StatusOr<std::unique_ptr<Engine>> start_engine(const EngineConfig& config,
+                                                     std::unique_ptr<Backend> backend,
+                                                     const Engine::Progress& progress,
+                                                     Engine::FaultLog fault_log);
+
 class EngineLoop final : public Engine {
  public:
   EngineLoop(EngineInfo info, const EngineConfig& config, const SchedulerConfig& limits,
@@ -27,6 +34,7 @@ class EngineLoop final : public Engine {
   absl::StatusOr<std::shared_ptr<TokenStream>> submit(Request request) override;
   const EngineInfo& info() const override { return info_; }
   EngineStats stats() const override;
+  Clock::duration silence() const override { return backend_->pulse().silence(); }
   bool healthy() const override { return healthy_; }
 
  private:
@@ -37,7 +45,9 @@ class EngineLoop final : public Engine {
   void loop();
   bool wait_for_work();  // false: time to stop
   void step();
-  void on_fault(const Plan& plan, const char* what);
+  bool run(const Plan& plan);
+  void fail(const Plan& plan);
+  void log_fault(const std::exception& fault) const;
   void drop_finished();
   void publish_stats();
   void stop();
@@ -47,8 +57,8 @@ class EngineLoop final : public Engine {
   const int outbox_tokens_;
   const FaultLog fault_log_;
 
-  // The engine thread's own.
-  std::unique_ptr<Backend> backend_;
+  // The engine thread's own, but for the backend's pulse.
+  const std::unique_ptr<Backend> backend_;
   ModelRunner runner_;
   Scheduler scheduler_;
   bool starved_ = false;  // the last plan was empty although something is there

@@ -78,6 +78,7 @@ void add_error_info(const absl::Status& status, google::rpc::Status* to) {
   auto& metadata = *info.mutable_metadata();
   if (const std::string limit = error_limit(status); !limit.empty()) metadata["limit"] = limit;
   if (const std::string got = error_got(status); !got.empty()) metadata["got"] = got;
+  if (const std::string phase = error_phase(status); !phase.empty()) metadata["phase"] = phase;
   metadata["retryable"] = error_retry_delay(status).has_value() ? "true" : "false";
   add_detail(info, to);
 }

@@ -130,8 +130,9 @@ absl::StatusOr<Submission> Preprocessor::prepare(const PreprocessJob& job) {
   const CheckedRequest& from = job.request;
   if (job.cancelled()) return cancelled_error();
   if (Clock::now() >= job.deadline) {
-    return make_error(absl::StatusCode::kDeadlineExceeded, "DEADLINE_EXCEEDED", "",
-                      "the deadline passed while the request waited to be read");
+    return with_phase(make_error(absl::StatusCode::kDeadlineExceeded, "DEADLINE_EXCEEDED", "",
+                                 "the deadline passed while the request waited to be read"),
+                      "queue");
   }
   const auto prompt = text::render_prompt(from.chat_template, from.turns, from.has_image);
   if (!prompt.ok()) return prompt.status();

@@ -22,6 +22,7 @@
 #include "engine/backend/sampling.hpp"
 #include "engine/backend/weight.hpp"
 #include "engine/base/buffer.hpp"
+#include "engine/base/pulse.hpp"
 #include "engine/base/tensor.hpp"
 
 namespace cogserve {
@@ -64,6 +65,9 @@ class Backend {
   virtual DType activation_dtype() const = 0;
   // The dtype that KV cache elements are stored in.
   virtual DType kv_dtype() const = 0;
+
+  // Beats whenever an operation that takes long is known to be done. May be read by any thread.
+  Pulse& pulse() { return pulse_; }
 
   // --- memory ------------------------------------------------------------------------------
   // Zeroed, aligned to at least 64 bytes. RESOURCE_EXHAUSTED with reason MEMORY if it is not
@@ -142,6 +146,9 @@ class Backend {
   // comes back with `finite` false and no token.
   virtual void sample(const Tensor& logits, std::span<const SampleRow> rows,
                       std::span<SampledToken> sampled) = 0;
+
+ private:
+  Pulse pulse_;
 };
 
 // `device` is "cpu" or "cuda:<n>"; `threads` 0 = one for each core (CPU only). INVALID_ARGUMENT

@@ -13,6 +13,7 @@ constexpr char kFieldUrl[] = "cogserve/field";
 constexpr char kRetryUrl[] = "cogserve/retry-ms";
 constexpr char kLimitUrl[] = "cogserve/limit";
 constexpr char kGotUrl[] = "cogserve/got";
+constexpr char kPhaseUrl[] = "cogserve/phase";
 
 // absl::string_view is a type of its own where abseil was built as C++14.
 absl::string_view view(std::string_view text) { return {text.data(), text.size()}; }
@@ -48,6 +49,11 @@ absl::Status with_limit(absl::Status status, std::string_view limit, std::string
   return status;
 }
 
+absl::Status with_phase(absl::Status status, std::string_view phase) {
+  status.SetPayload(kPhaseUrl, absl::Cord(view(phase)));
+  return status;
+}
+
 std::string error_reason(const absl::Status& status) { return payload(status, kReasonUrl); }
 
 std::string error_field(const absl::Status& status) { return payload(status, kFieldUrl); }
@@ -55,6 +61,8 @@ std::string error_field(const absl::Status& status) { return payload(status, kFi
 std::string error_limit(const absl::Status& status) { return payload(status, kLimitUrl); }
 
 std::string error_got(const absl::Status& status) { return payload(status, kGotUrl); }
+
+std::string error_phase(const absl::Status& status) { return payload(status, kPhaseUrl); }
 
 std::optional<std::chrono::milliseconds> error_retry_delay(const absl::Status& status) {
   const std::string text = payload(status, kRetryUrl);

@@ -29,11 +29,15 @@ absl::Status with_retry_delay(absl::Status status, std::chrono::milliseconds del
 // Adds the limit that was passed and the value that passed it, as the caller may read them.
 absl::Status with_limit(absl::Status status, std::string_view limit, std::string_view got);
 
+// Adds how far the request had come: "queue", "vision", "prefill" or "decode" (DEADLINE_EXCEEDED).
+absl::Status with_phase(absl::Status status, std::string_view phase);
+
 // Empty when `status` carries none.
 std::string error_reason(const absl::Status& status);
 std::string error_field(const absl::Status& status);
 std::string error_limit(const absl::Status& status);
 std::string error_got(const absl::Status& status);
+std::string error_phase(const absl::Status& status);
 std::optional<std::chrono::milliseconds> error_retry_delay(const absl::Status& status);
 
 }  // namespace cogserve

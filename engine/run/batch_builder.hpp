@@ -5,7 +5,7 @@
 #include <span>
 
 #include "engine/model/batch.hpp"
-#include "engine/schedule/scheduler.hpp"
+#include "engine/schedule/plan.hpp"
 
 namespace cogserve {
 

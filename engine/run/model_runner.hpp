@@ -12,7 +12,7 @@
 #include "engine/model/decoder.hpp"
 #include "engine/model/vision_tower.hpp"
 #include "engine/run/kv_cache.hpp"
-#include "engine/schedule/scheduler.hpp"
+#include "engine/schedule/plan.hpp"
 
 namespace cogserve {
 

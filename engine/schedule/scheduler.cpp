@@ -75,8 +75,9 @@ absl::Status Scheduler::add(Owned sequence, Clock::time_point now) {
 absl::Status Scheduler::check_queue(const Sequence& sequence) const {
   const Clock::time_point deadline = sequence.request.deadline;
   if (now_ >= deadline) {
-    return make_error(absl::StatusCode::kDeadlineExceeded, "DEADLINE", "",
-                      "the deadline passed before the request was queued");
+    return with_phase(make_error(absl::StatusCode::kDeadlineExceeded, "DEADLINE_EXCEEDED", "",
+                                 "the deadline passed before the request was queued"),
+                      phase_of(sequence));
   }
   const auto refuse = [&](const char* reason, const std::string& message) {
     return with_retry_delay(make_error(absl::StatusCode::kResourceExhausted, reason, "", message),
@@ -126,14 +127,16 @@ absl::Status Scheduler::overdue(const Sequence& s) const {
                       absl::StrCat("cancelled by the caller (phase: ", phase_of(s), ")"));
   }
   if (now_ >= s.request.deadline) {
-    return make_error(absl::StatusCode::kDeadlineExceeded, "DEADLINE", "",
-                      absl::StrCat("the deadline passed (phase: ", phase_of(s), ", ",
-                                   s.output_ids.size(), " tokens generated)"));
+    return with_phase(make_error(absl::StatusCode::kDeadlineExceeded, "DEADLINE_EXCEEDED", "",
+                                 absl::StrCat("the deadline passed (phase: ", phase_of(s), ", ",
+                                              s.output_ids.size(), " tokens generated)")),
+                      phase_of(s));
   }
   if (!s.started() && now_ - s.submitted >= config_.max_queue_time) {
-    return make_error(
-        absl::StatusCode::kDeadlineExceeded, "QUEUE_TIMEOUT", "",
-        absl::StrCat("waited longer than ", config_.max_queue_time.count(), " ms in the queue"));
+    return with_phase(make_error(absl::StatusCode::kDeadlineExceeded, "QUEUE_TIMEOUT", "",
+                                 absl::StrCat("waited longer than ", config_.max_queue_time.count(),
+                                              " ms in the queue")),
+                      phase_of(s));
   }
   if (s.paused && now_ - s.paused_since >= config_.slow_reader_time) {
     return make_error(absl::StatusCode::kResourceExhausted, "SLOW_READER", "",
@@ -159,7 +162,7 @@ Clock::time_point Scheduler::next_timeout() const {
 // --- planning ------------------------------------------------------------------------------------
 
 Plan Scheduler::schedule(Clock::time_point now) {
-  check(!plan_open_, "the last plan was neither committed nor failed");
+  check(open_work_ == 0, "the last plan was neither committed nor failed");
   now_ = std::max(now_, now);
   end_overdue();
 
@@ -171,8 +174,8 @@ Plan Scheduler::schedule(Clock::time_point now) {
   enter_tower();
   admit(plan, rows);
   plan_vision(plan);
-  plan_open_ = !plan.empty();
-  steps_ += plan_open_;
+  open_work_ = plan.size();
+  steps_ += !plan.empty();
   return plan;
 }
 
@@ -365,9 +368,9 @@ void Scheduler::start(Sequence& sequence) {
 
 void Scheduler::commit(const Plan& plan, std::span<const SampledToken> sampled,
                        Clock::time_point now) {
-  check(plan_open_ || plan.empty(), "a plan is committed once");
+  check(plan.size() <= open_work_, "a plan is committed once");
   now_ = std::max(now_, now);
-  plan_open_ = false;
+  close(plan);
   for (const VisionWork& work : plan.vision) finish_vision(work);
   size_t next = 0;
   for (const ChunkWork& chunk : plan.chunks) {
@@ -380,9 +383,12 @@ void Scheduler::commit(const Plan& plan, std::span<const SampledToken> sampled,
   sweep();
 }
 
+// A commit that broke half way has closed its plan already, and is followed by a fail of the same.
+void Scheduler::close(const Plan& plan) { open_work_ -= std::min(open_work_, plan.size()); }
+
 void Scheduler::finish_vision(const VisionWork& work) {
   Sequence& sequence = *work.sequence;
-  sequence.vision_layers_done += work.count;
+  sequence.vision_layers_done = work.begin + work.count;
   if (!work.last) return;
   sequence.features_ready = true;
   sequence.encoded = now_;
@@ -413,7 +419,7 @@ void Scheduler::append(Sequence& sequence, const SampledToken& token) {
 
 void Scheduler::fail(const Plan& plan, const absl::Status& status, Clock::time_point now) {
   now_ = std::max(now_, now);
-  plan_open_ = false;
+  close(plan);
   for (const VisionWork& work : plan.vision) end(*work.sequence, status);
   for (const ChunkWork& chunk : plan.chunks) end(*chunk.sequence, status);
   sweep();
@@ -421,15 +427,14 @@ void Scheduler::fail(const Plan& plan, const absl::Status& status, Clock::time_p
 
 void Scheduler::fail_all(const absl::Status& status, Clock::time_point now) {
   now_ = std::max(now_, now);
-  plan_open_ = false;
+  open_work_ = 0;
   for (const Owned& sequence : running_) end(*sequence, status);
   if (in_tower_) end(*in_tower_, status);
   for (const Owned& sequence : waiting_) end(*sequence, status);
   sweep();
 }
 
-// The caller is told; the sequence stays where it is until sweep(). Ending twice is ending once: a
-// commit that threw half way is followed by a fail of the same plan.
+// The caller is told; the sequence stays where it is until sweep(). Ending twice is ending once.
 void Scheduler::end(Sequence& sequence, const absl::Status& status, FinishReason reason) {
   if (sequence.state == SequenceState::kFinished) return;
   EndEvent event = make_end_event(sequence, status, reason, now_);

@@ -21,36 +21,12 @@
 #include "absl/status/status.h"
 #include "engine/backend/sampling.hpp"
 #include "engine/schedule/block_manager.hpp"
+#include "engine/schedule/plan.hpp"
 #include "engine/schedule/scheduler_config.hpp"
 #include "engine/schedule/sequence.hpp"
 #include "engine/schedule/wait_estimate.hpp"
 
 namespace cogserve {
-
-// Tokens [begin, begin + count) of a sequence are computed in this step. `samples`: the last of
-// them is its newest token, so a next token is sampled.
-struct ChunkWork {
-  Sequence* sequence = nullptr;
-  int begin = 0;
-  int count = 0;
-  bool samples = false;
-};
-
-// Layers [begin, begin + count) of the vision tower run for this sequence's picture. At most one
-// picture is in the tower at a time.
-struct VisionWork {
-  Sequence* sequence = nullptr;
-  int begin = 0;
-  int count = 0;
-  bool last = false;
-};
-
-struct Plan {
-  std::vector<VisionWork> vision;  // none or one
-  std::vector<ChunkWork> chunks;   // decode rows first
-
-  bool empty() const { return vision.empty() && chunks.empty(); }
-};
 
 struct SchedulerStats {
   int waiting = 0;  // preempted ones included
@@ -66,16 +42,17 @@ class Scheduler {
   explicit Scheduler(SchedulerConfig config);
 
   // Takes the sequence into the queue, or refuses it: INVALID_ARGUMENT PARAM_RANGE (max_tokens),
-  // CONTEXT_LENGTH or KV_NEVER_FITS; DEADLINE_EXCEEDED DEADLINE (it has passed);
+  // CONTEXT_LENGTH or KV_NEVER_FITS; DEADLINE_EXCEEDED (it has passed);
   // RESOURCE_EXHAUSTED QUEUE_FULL or DEADLINE_UNMEETABLE (the queue alone would take longer), both
   // with a retry delay. A refused sequence's stream is left untouched: the caller reports the
   // status. Ids must ascend.
   absl::Status add(std::unique_ptr<Sequence> sequence, Clock::time_point now);
 
   // First ends what is cancelled (CANCELLED), past its deadline, too long in the queue
-  // (DEADLINE_EXCEEDED, DEADLINE or QUEUE_TIMEOUT) or too slow a reader (RESOURCE_EXHAUSTED
+  // (DEADLINE_EXCEEDED, the latter QUEUE_TIMEOUT) or too slow a reader (RESOURCE_EXHAUSTED
   // SLOW_READER); then plans the step. An empty plan means there is nothing that can run now, and
-  // needs no commit; any other is followed by commit, fail or fail_all before the next schedule().
+  // needs no commit; of any other every piece of work is committed or failed, in one call or in
+  // parts (`split`), or fail_all is called, before the next schedule().
   Plan schedule(Clock::time_point now);
 
   // `sampled` holds one entry for each chunk of the plan that samples, in order. Appends tokens,
@@ -83,7 +60,8 @@ class Scheduler {
   // their blocks. A token that is not finite ends its sequence with INTERNAL NUMERIC_FAULT.
   void commit(const Plan& plan, std::span<const SampledToken> sampled, Clock::time_point now);
 
-  // Ends every sequence of the plan (a fault while it ran), or all sequences, with `status`.
+  // Ends every sequence of the plan (a fault while it ran), or all sequences, with `status`. Those
+  // that have ended already stay as they are.
   void fail(const Plan& plan, const absl::Status& status, Clock::time_point now);
   void fail_all(const absl::Status& status, Clock::time_point now);
 
@@ -130,6 +108,7 @@ class Scheduler {
   void start_running(size_t index);
   void start(Sequence& sequence);
   void leave_queue(const Sequence& sequence);
+  void close(const Plan& plan);
   void finish_vision(const VisionWork& work);
   void append(Sequence& sequence, const SampledToken& token);
   void end(Sequence& sequence, const absl::Status& status,
@@ -148,7 +127,7 @@ class Scheduler {
   Owned in_tower_;               // or nobody
   std::vector<Owned> finished_;  // not taken yet
   bool any_ended_ = false;       // some sequence above is finished and not swept yet
-  bool plan_open_ = false;       // planned, not committed yet
+  size_t open_work_ = 0;         // pieces that are planned and neither committed nor failed
 
   // Of `waiting_`: those that have not started.
   int queued_ = 0;

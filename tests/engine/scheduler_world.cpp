@@ -377,7 +377,7 @@ void SchedulerWorld::check_end(const Client& client, const EndEvent& end) {
   if (reason == "CANCELLED") {
     ++counts_.cancelled;
     check_that(client.stream->cancelled(), "cancelled by nobody", client.id);
-  } else if (reason == "DEADLINE") {
+  } else if (reason == "DEADLINE_EXCEEDED") {
     ++counts_.deadlines;
     check_that(r.deadline <= latest_, "the deadline has not passed", client.id);
   } else if (reason == "QUEUE_TIMEOUT") {

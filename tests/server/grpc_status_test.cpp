@@ -51,6 +51,13 @@ TEST(GrpcStatus, a_refusal_that_may_pass_says_when_to_come_back) {
   EXPECT_EQ(error.field, "");
 }
 
+TEST(GrpcStatus, a_passed_deadline_says_how_far_the_request_had_come) {
+  const absl::Status status = with_phase(
+      make_error(absl::StatusCode::kDeadlineExceeded, "QUEUE_TIMEOUT", "", "waited"), "queue");
+  EXPECT_EQ(parse_error(to_grpc_status(status, "")).phase, "queue");
+  EXPECT_EQ(parse_error(to_grpc_status(absl::DeadlineExceededError("x"), "")).phase, "");
+}
+
 TEST(GrpcStatus, not_found_names_the_resource) {
   const absl::Status status =
       make_error(absl::StatusCode::kNotFound, "MODEL_NOT_FOUND", "model", "no such model");

@@ -118,6 +118,7 @@ void CpuBackend::linear(const Tensor& x, const Weight& w, const Tensor* bias, co
         "linear: shapes do not fit the weight");
   check(bias == nullptr || is_vector_for(*bias, y), "linear: bias is [1, out]");
   cpu::linear(x, w, bias, y, workspace_, pool_);
+  pulse().beat();
 }
 
 void CpuBackend::embed(const Tensor& table, std::span<const int32_t> ids, const Tensor& y) {
@@ -233,6 +234,7 @@ void CpuBackend::paged_attention(const Tensor& q, int heads, std::span<const Att
     }
   }
   cpu::paged_attention(q, heads, runs, block_tables, kv, scale, y, workspace_, pool_);
+  pulse().beat();
 }
 
 void CpuBackend::dense_attention(const Tensor& qkv, int heads, int head_dim, float scale,
@@ -241,6 +243,7 @@ void CpuBackend::dense_attention(const Tensor& qkv, int heads, int head_dim, flo
   check(qkv.cols == int64_t{3} * heads * head_dim && y.cols == int64_t{heads} * head_dim,
         "dense_attention: qkv is [rows, 3 * heads * head_dim]");
   cpu::dense_attention(qkv, heads, head_dim, scale, y, workspace_, pool_);
+  pulse().beat();
 }
 
 void CpuBackend::sample(const Tensor& logits, std::span<const SampleRow> rows,

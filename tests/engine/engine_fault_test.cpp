@@ -1,0 +1,191 @@
+// What a step that throws, or hangs, does to the requests in it: the one at fault ends, its
+// neighbours get the tokens that they would have got without it.
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <atomic>
+#include <future>
+#include <stdexcept>
+#include <thread>
+
+#include "engine/base/error.hpp"
+#include "engine/engine_loop.hpp"
+#include "tests/engine/forwarding_backend.hpp"
+#include "tests/engine/tiny_model.hpp"
+
+namespace cogserve {
+namespace {
+
+constexpr int32_t kPoisonId = 77;        // breaks the pass that computes it
+constexpr int32_t kLatePoisonId = 78;    // breaks the fourth draw of a sequence that holds it
+constexpr float kPoisonPixel = 1000.0f;  // breaks the tower when a picture begins with it
+
+// Least operations of a pass of the decoder, and of the tower's own for a picture.
+constexpr int kDecoderOperations = 24;
+constexpr int kTowerOperations = 12;
+
+bool contains(std::span<const int32_t> ids, int32_t id) {
+  return std::count(ids.begin(), ids.end(), id) > 0;
+}
+
+// Throws `distance` operations after poison has come into a pass.
+class PoisonedBackend final : public ForwardingBackend {
+ public:
+  explicit PoisonedBackend(int distance) : distance_(distance) {}
+
+ protected:
+  void before_operation() override { count_down(&decoder_countdown_); }
+  void before_tower_operation() override { count_down(&tower_countdown_); }
+  void before_embed(std::span<const int32_t> ids) override {
+    if (contains(ids, kPoisonId)) decoder_countdown_ = distance_ % kDecoderOperations;
+  }
+  void before_picture(const Tensor& pixels) override {
+    const bool poison = *static_cast<const float*>(pixels.data) == kPoisonPixel;
+    tower_countdown_ = poison ? distance_ % kTowerOperations : kOff;
+  }
+  void before_sample(std::span<const SampleRow> rows) override {
+    for (const SampleRow& row : rows) {
+      if (row.output_ids.size() < 3 || !contains(row.prompt_ids, kLatePoisonId)) continue;
+      throw std::runtime_error("late poison");
+    }
+  }
+
+ private:
+  static constexpr int kOff = -1;
+
+  static void count_down(int* countdown) {
+    if (*countdown >= 0 && (*countdown)-- == 0) throw std::runtime_error("poison");
+  }
+
+  const int distance_;
+  int decoder_countdown_ = kOff;
+  int tower_countdown_ = kOff;
+};
+
+std::unique_ptr<Engine> start_tiny_engine(std::unique_ptr<Backend> backend) {
+  EngineConfig config;
+  config.model_dir = write_tiny_model();
+  config.load_format = LoadFormat::kDummy;
+  config.seed = 7;
+  config.kv_cache_bytes = size_t{4} << 20;
+  config.max_num_batched_tokens = 48;
+  config.max_num_seqs = 16;
+  config.vision_layers_per_step = 1;
+  auto engine = start_engine(config, std::move(backend), nullptr, nullptr);
+  EXPECT_TRUE(engine.ok()) << engine.status();
+  return *std::move(engine);
+}
+
+Request clean_request(int i) {
+  Request request = make_tiny_request(300 + i, 3 + (i * 7) % 30, i % 3 == 0, 6 + (i * 5) % 20);
+  for (int32_t& id : request.text_ids) {
+    if (id == kPoisonId || id == kLatePoisonId) id = kLatePoisonId + 1;
+  }
+  return request;
+}
+
+Request poisoned_request(int i) {
+  Request request = clean_request(i);
+  int32_t& id = request.text_ids[i % request.text_ids.size()];
+  if (i % 3 == 0) {
+    request.pixels[0] = kPoisonPixel;
+  } else {
+    id = i % 3 == 1 ? kPoisonId : kLatePoisonId;
+  }
+  return request;
+}
+
+// Wherever in a pass it throws, and whatever its neighbours do at the time.
+TEST(EngineFault, a_request_that_breaks_its_step_ends_alone) {
+  constexpr int kNeighbours = 24;
+  const auto sound = start_tiny_engine(std::make_unique<ForwardingBackend>());
+  std::vector<Outcome> alone;
+  for (int i = 0; i < kNeighbours; ++i) alone.push_back(generate(*sound, clean_request(i)));
+
+  for (int distance = 0; distance < kDecoderOperations; ++distance) {
+    SCOPED_TRACE(distance);
+    const auto engine = start_tiny_engine(std::make_unique<PoisonedBackend>(distance));
+    std::vector<std::shared_ptr<TokenStream>> clean;
+    std::vector<std::shared_ptr<TokenStream>> poisoned;
+    for (int i = 0; i < kNeighbours; ++i) {
+      clean.push_back(*engine->submit(clean_request(i)));
+      if (i % 4 == 0) poisoned.push_back(*engine->submit(poisoned_request(distance + i)));
+    }
+    for (int i = 0; i < kNeighbours; ++i) {
+      const Outcome outcome = drain(*clean[i]);
+      ASSERT_TRUE(outcome.end.status.ok()) << i << ": " << outcome.end.status;
+      EXPECT_EQ(outcome.ids, alone[i].ids) << i;
+      EXPECT_EQ(outcome.logprobs, alone[i].logprobs) << i;
+    }
+    for (const auto& stream : poisoned) {
+      EXPECT_EQ(error_reason(drain(*stream).end.status), "SEQUENCE_FAULT");
+    }
+    EXPECT_TRUE(engine->healthy());
+  }
+}
+
+// Every operation of every pass throws from the moment that it is told to.
+class BrokenBackend final : public ForwardingBackend {
+ public:
+  explicit BrokenBackend(std::shared_ptr<std::atomic<bool>> broken) : broken_(std::move(broken)) {}
+
+ protected:
+  void before_operation() override {
+    if (*broken_) throw std::runtime_error("device lost");
+  }
+
+ private:
+  const std::shared_ptr<std::atomic<bool>> broken_;
+};
+
+TEST(EngineFault, a_device_that_is_lost_ends_every_stream_and_the_engines_health) {
+  const auto broken = std::make_shared<std::atomic<bool>>(false);
+  const auto engine = start_tiny_engine(std::make_unique<BrokenBackend>(broken));
+  std::vector<std::shared_ptr<TokenStream>> streams;
+  for (int i = 0; i < 12; ++i) {
+    Request request = clean_request(i);
+    request.max_tokens = 300;
+    streams.push_back(*engine->submit(std::move(request)));
+  }
+  streams[1]->wait();
+  *broken = true;
+  int faults = 0;
+  int restarts = 0;
+  for (const auto& stream : streams) {
+    const std::string reason = error_reason(drain(*stream).end.status);
+    faults += reason == "SEQUENCE_FAULT";
+    restarts += reason == "ENGINE_RESTARTING";
+  }
+  EXPECT_EQ(faults + restarts, 12);
+  EXPECT_GT(restarts, faults);
+  EXPECT_FALSE(engine->healthy());
+  const auto refused = engine->submit(clean_request(0));
+  EXPECT_EQ(error_reason(refused.status()), "ENGINE_RESTARTING");
+}
+
+// Holds every pass up until the test lets go.
+class HeldBackend final : public ForwardingBackend {
+ public:
+  explicit HeldBackend(std::shared_future<void> released) : released_(std::move(released)) {}
+
+ protected:
+  void before_embed(std::span<const int32_t> /*ids*/) override { released_.wait(); }
+
+ private:
+  const std::shared_future<void> released_;
+};
+
+TEST(EngineFault, a_step_that_hangs_is_silent_until_it_moves_again) {
+  std::promise<void> release;
+  const auto engine =
+      start_tiny_engine(std::make_unique<HeldBackend>(release.get_future().share()));
+  EXPECT_EQ(engine->silence(), Clock::duration::zero());
+  const auto stream = *engine->submit(clean_request(1));
+  while (engine->silence() < std::chrono::milliseconds(20)) std::this_thread::yield();
+  release.set_value();
+  EXPECT_TRUE(drain(*stream).end.status.ok());
+  while (engine->silence() > Clock::duration::zero()) std::this_thread::yield();
+}
+
+}  // namespace
+}  // namespace cogserve
