@@ -10,6 +10,7 @@
 #include <utility>
 
 #include "server/call.hpp"
+#include "server/log.hpp"
 
 namespace cogserve {
 namespace {
@@ -19,6 +20,7 @@ constexpr int kSoftMetadataBytes = 8 << 10;
 constexpr int kHardMetadataBytes = 16 << 10;
 constexpr size_t kMemoryQuota = size_t{1} << 30;
 constexpr std::chrono::milliseconds kWatchPeriod{500};
+constexpr int kStallSteps = 3;  // of a stall's time, after the first health says so
 
 // The plugin registers itself with every builder of a process that links it; here it is a choice.
 class ReflectionChoice final : public grpc::ServerBuilderOption {
@@ -108,13 +110,13 @@ bool NetworkOptions::is_local() const {
          host.rfind("127.", 0) == 0;
 }
 
-GrpcServer::GrpcServer(const ChatServiceOptions& chat, std::chrono::milliseconds patience)
-    : patience_(patience), service_(&readiness_, &active_, chat) {}
+GrpcServer::GrpcServer(const ChatServiceOptions& chat, const WatchOptions& watch)
+    : watch_options_(watch), service_(&readiness_, &active_, chat) {}
 
 absl::StatusOr<std::unique_ptr<GrpcServer>> GrpcServer::start(const NetworkOptions& network,
                                                               const ChatServiceOptions& chat,
-                                                              std::chrono::milliseconds patience) {
-  std::unique_ptr<GrpcServer> server(new GrpcServer(chat, patience));
+                                                              const WatchOptions& watch) {
+  std::unique_ptr<GrpcServer> server(new GrpcServer(chat, watch));
   if (absl::Status status = server->listen(network); !status.ok()) return status;
   server->watcher_ = std::thread([raw = server.get()] { raw->watch(); });
   return server;
@@ -147,11 +149,13 @@ void GrpcServer::serve(ServedModel* model) {
     model_ = model;
   }
   service_.set_model(model);
+  const std::lock_guard lock(health_mutex_);
   readiness_.advance(Readiness::State::kServing);
   health_->set_ready(true);
 }
 
 void GrpcServer::begin_drain() {
+  const std::lock_guard lock(health_mutex_);
   health_->set_ready(false);
   readiness_.advance(Readiness::State::kDraining);
 }
@@ -178,24 +182,42 @@ void GrpcServer::shutdown(std::chrono::milliseconds deadline) {
 }
 
 void GrpcServer::watch() {
-  const auto period = std::min(kWatchPeriod, patience_ / 2);
+  const auto period = std::min(
+      {kWatchPeriod, watch_options_.patience / 2, watch_options_.stall_timeout / kStallSteps / 2});
   std::unique_lock lock(mutex_);
   while (!stop_watching_.wait_for(lock, period, [this] { return stopping_; })) {
-    const bool engine_failed = model_ != nullptr && !model_->engine().healthy();
+    const ServedModel* const model = model_;
     lock.unlock();
-    if (engine_failed && healthy()) {
-      readiness_.advance(Readiness::State::kFailed);
-      health_->set_ready(false);
-    }
+    if (model != nullptr) check_engine(model->engine());
     check_calls();
     lock.lock();
   }
 }
 
+void GrpcServer::check_engine(const Engine& engine) {
+  const auto silence = engine.silence();
+  const std::lock_guard lock(health_mutex_);
+  if (readiness_.state() != Readiness::State::kServing) return;
+  if (!engine.healthy()) {
+    readiness_.advance(Readiness::State::kFailed);
+    health_->set_ready(false);
+    return;
+  }
+  if (silence > watch_options_.stall_timeout) stuck_.store(true, std::memory_order_relaxed);
+  const bool stalled = silence > watch_options_.stall_timeout / kStallSteps;
+  if (stalled == stalled_) return;
+  stalled_ = stalled;
+  readiness_.set_stalled(stalled);
+  health_->set_ready(!stalled);
+  const auto ms = std::chrono::duration_cast<std::chrono::milliseconds>(silence).count();
+  log_event(LogLevel::kWarning, stalled ? "engine.stalled" : "engine.moves_again",
+            {{"silent_ms", int64_t{ms}}});
+}
+
 void GrpcServer::check_calls() {
   const Clock::time_point now = Clock::now();
   active_.for_each([&](CallTransport& transport) {
-    if (transport.call().check_stall(now, patience_)) transport.reset();
+    if (transport.call().check_stall(now, watch_options_.patience)) transport.reset();
   });
 }
 

@@ -1,10 +1,11 @@
 // The listening server: ports, credentials, HTTP/2 limits, chat service, health, reflection, and
-// the watch over stalled calls and a failing engine.
+// the watch over stalled calls and an engine that fails or hangs.
 //
 // It listens from `start` on, so that probes get an answer while the model loads, and takes calls
 // from `serve` on. Owned by the serving thread, whose calls it expects.
 #pragma once
 
+#include <atomic>
 #include <chrono>
 #include <condition_variable>
 #include <memory>
@@ -47,12 +48,19 @@ struct NetworkOptions {
   bool has_tls() const { return !ssl_certfile.empty(); }
 };
 
+struct WatchOptions {
+  std::chrono::milliseconds patience{10000};  // how long one write to a client may take
+  // How long a step of the engine may show no progress before the server is `stuck`; after a third
+  // of it health turns NOT_SERVING and new calls are refused, until there is progress again.
+  std::chrono::milliseconds stall_timeout{30000};
+};
+
 class GrpcServer {
  public:
-  // `patience`: how long one write to a client may take. An error names address or file.
+  // An error names address or file.
   static absl::StatusOr<std::unique_ptr<GrpcServer>> start(const NetworkOptions& network,
                                                            const ChatServiceOptions& chat,
-                                                           std::chrono::milliseconds patience);
+                                                           const WatchOptions& watch);
   // Ends what is left at once.
   ~GrpcServer();
 
@@ -69,25 +77,33 @@ class GrpcServer {
   size_t active_calls() const { return active_.size(); }
   // Ends every call that runs with `reason`.
   void abort_calls(const absl::Status& reason);
-  // Closes; calls that are left have until `deadline`. Idempotent.
+  // Closes; calls that are left, and bytes that are still to go out, have until `deadline`.
+  // Idempotent.
   void shutdown(std::chrono::milliseconds deadline);
 
   // False once the engine has failed for good.
   bool healthy() const { return readiness_.state() != Readiness::State::kFailed; }
+  // True once a step of the engine has hung for longer than it may.
+  bool stuck() const { return stuck_.load(std::memory_order_relaxed); }
 
  private:
-  GrpcServer(const ChatServiceOptions& chat, std::chrono::milliseconds patience);
+  GrpcServer(const ChatServiceOptions& chat, const WatchOptions& watch);
   absl::Status listen(const NetworkOptions& network);
   void watch();
+  void check_engine(const Engine& engine);
   void check_calls();
 
-  const std::chrono::milliseconds patience_;
+  const WatchOptions watch_options_;
   Readiness readiness_;
   ActiveCalls active_;
   ChatService service_;
   std::unique_ptr<grpc::Server> server_;
-  std::unique_ptr<Health> health_;
   int port_ = 0;
+  std::atomic<bool> stuck_{false};
+
+  std::mutex health_mutex_;  // health follows readiness: both change under it
+  std::unique_ptr<Health> health_;
+  bool stalled_ = false;
 
   std::mutex mutex_;  // guards all below
   std::condition_variable stop_watching_;

@@ -128,6 +128,9 @@ void ServeFlags::add_server_flags() {
   table_.group("Server");
   table_.add("shutdown-timeout", &options_.shutdown_timeout, "TIME",
              "How long running calls may go on after SIGTERM.");
+  table_.add("stall-timeout", &options_.stall_timeout, "TIME",
+             "A step that hangs for so long ends the process; for a third of it, NOT_SERVING. "
+             "Longer for a large model on few cores.");
   table_.add("max-request-time", &options_.chat.max_request_time, "TIME",
              "Longest time of one call, whatever its own deadline.");
   table_.add("slow-reader-time", &options_.engine.slow_reader_time, "TIME",
@@ -181,6 +184,7 @@ absl::Status ServeFlags::check_ranges() const {
       check_range("grpc-max-cancels", options_.chat.max_cancels, 0, kMany),
       check_range("grpc-keepalive-time", network.keepalive_time.count(), 1000, kMany),
       check_range("grpc-keepalive-timeout", network.keepalive_timeout.count(), 1000, kMany),
+      check_range("stall-timeout", options_.stall_timeout.count(), 1000, kMany),
       check_range("slow-reader-time", engine.slow_reader_time.count(), 100, kMany),
   };
   for (const absl::Status& status : checks) {

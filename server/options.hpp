@@ -29,6 +29,7 @@ struct ServeOptions {
 
   bool warmup = true;
   std::chrono::milliseconds shutdown_timeout{120000};
+  std::chrono::milliseconds stall_timeout{30000};
   std::string log_level = "info";
   std::string log_format = "text";
 };

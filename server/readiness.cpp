@@ -24,7 +24,8 @@ absl::Status Readiness::admit() const {
   using std::chrono::milliseconds;
   switch (state()) {
     case State::kServing:
-      return absl::OkStatus();
+      if (!stalled_.load(std::memory_order_relaxed)) return absl::OkStatus();
+      return unavailable("ENGINE_STALLED", "the engine makes no progress", milliseconds(5000));
     case State::kLoading:
       return unavailable("LOADING", "the model is being loaded", milliseconds(2000));
     case State::kDraining:

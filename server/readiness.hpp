@@ -1,7 +1,7 @@
 // Whether the server takes calls, and what it answers when it does not.
 //
-// One for a server; any thread asks, the serving thread changes it. States only go forward:
-// loading, serving, then draining or failed.
+// One for a server; any thread asks, the serving thread and the watch change it. States only go
+// forward: loading, serving, then draining or failed.
 #pragma once
 
 #include <atomic>
@@ -19,11 +19,16 @@ class Readiness {
   // Going back is ignored: a server that drains does not serve again.
   void advance(State state);
 
-  // UNAVAILABLE LOADING, DRAINING or ENGINE_RESTARTING, with the time after which to try again.
+  // A serving engine makes no progress, or does so again.
+  void set_stalled(bool stalled) { stalled_.store(stalled, std::memory_order_relaxed); }
+
+  // UNAVAILABLE LOADING, DRAINING, ENGINE_STALLED or ENGINE_RESTARTING, with the time after which
+  // to try again.
   absl::Status admit() const;
 
  private:
   std::atomic<State> state_{State::kLoading};
+  std::atomic<bool> stalled_{false};
 };
 
 }  // namespace cogserve

@@ -31,6 +31,7 @@ namespace {
 using std::chrono::milliseconds;
 
 constexpr milliseconds kPoll{100};          // between looks at signals and the engine
+constexpr milliseconds kFlushGrace{2000};   // for the last bytes of finished calls to go out
 constexpr milliseconds kAbortGrace{2000};   // for statuses to go out after calls were ended
 constexpr milliseconds kStuckGrace{10000};  // on top of the drain's time, then the process goes
 
@@ -130,6 +131,20 @@ void drain(const StopSignals& signals, milliseconds timeout, GrpcServer* server)
   }
 }
 
+// A thread that hangs cannot be joined: callers are told, then the process goes as it is.
+[[noreturn]] void leave_stuck_engine(GrpcServer* server) {
+  log_event(LogLevel::kError, "engine.stuck",
+            {{"calls_ended", static_cast<int64_t>(server->active_calls())}});
+  server->abort_calls(
+      with_retry_delay(make_error(absl::StatusCode::kUnavailable, "ENGINE_STALLED", "",
+                                  "the engine has hung; the server is about to restart"),
+                       milliseconds(5000)));
+  const ShutdownWatchdog watchdog(2 * (kAbortGrace + kFlushGrace));
+  server->wait_until_idle(kAbortGrace);
+  server->shutdown(kFlushGrace);
+  _exit(kExitEngineFailed);
+}
+
 // Serves until a signal or a dead engine; returns the exit code.
 int serve_until_stopped(const StopSignals& signals, const ServeOptions& options,
                         GrpcServer* server) {
@@ -142,22 +157,25 @@ int serve_until_stopped(const StopSignals& signals, const ServeOptions& options,
       const ShutdownWatchdog watchdog(options.shutdown_timeout + kStuckGrace);
       server->begin_drain();
       drain(signals, options.shutdown_timeout, server);
-      server->shutdown(milliseconds(0));
+      server->shutdown(kFlushGrace);
       log_event(LogLevel::kInfo, "stopped");
       return 0;
     }
     if (!server->healthy()) {
       log_event(LogLevel::kError, "engine.failed");
-      const ShutdownWatchdog watchdog(kAbortGrace * 2);
+      const ShutdownWatchdog watchdog(2 * (kAbortGrace + kFlushGrace));
       server->wait_until_idle(kAbortGrace);  // the engine has ended its streams
-      server->shutdown(milliseconds(0));
+      server->shutdown(kFlushGrace);
       return kExitEngineFailed;
     }
+    if (server->stuck()) leave_stuck_engine(server);
   }
 }
 
 int serve(const StopSignals& signals, const ServeOptions& options) {
-  auto server = GrpcServer::start(options.network, options.chat, options.engine.slow_reader_time);
+  auto server = GrpcServer::start(
+      options.network, options.chat,
+      {.patience = options.engine.slow_reader_time, .stall_timeout = options.stall_timeout});
   if (!server.ok()) return startup_failed(server.status());
   log_event(LogLevel::kInfo, "listening",
             {{"address", bound_address(options.network, (*server)->port())}});

@@ -381,7 +381,7 @@ TEST(ChatService, a_client_whose_connection_breaks_frees_its_sequence) {
 
 TEST(ChatService, a_reader_that_never_reads_loses_its_call_and_slows_nobody) {
   TestServerOptions options;
-  options.patience = std::chrono::milliseconds(2000);
+  options.watch.patience = std::chrono::milliseconds(2000);
   TestServer server(options);
   v1::ChatRequest big = ask("never read", 4096);
   big.set_logprobs(20);

@@ -110,6 +110,11 @@ EngineStats FakeEngine::stats() const {
   return stats;
 }
 
+Clock::duration FakeEngine::silence() const {
+  const std::lock_guard lock(mutex_);
+  return silence_;
+}
+
 bool FakeEngine::healthy() const {
   const std::lock_guard lock(mutex_);
   return healthy_;
@@ -159,6 +164,11 @@ void FakeEngine::refuse_submissions(absl::Status status) {
 void FakeEngine::set_healthy(bool healthy) {
   const std::lock_guard lock(mutex_);
   healthy_ = healthy;
+}
+
+void FakeEngine::set_silence(Clock::duration silence) {
+  const std::lock_guard lock(mutex_);
+  silence_ = silence;
 }
 
 void FakeEngine::wait_until_running(int sequences) {

@@ -24,6 +24,7 @@ class FakeEngine final : public Engine {
   absl::StatusOr<std::shared_ptr<TokenStream>> submit(Request request) override;
   const EngineInfo& info() const override { return info_; }
   EngineStats stats() const override;
+  Clock::duration silence() const override;
   bool healthy() const override;
 
   // --- controls, from any thread -----------------------------------------------------------------
@@ -38,6 +39,8 @@ class FakeEngine final : public Engine {
   void fail_running(absl::Status status);
   void refuse_submissions(absl::Status status);
   void set_healthy(bool healthy);
+  // What `silence` says from here on.
+  void set_silence(Clock::duration silence);
 
   // --- events to wait for ------------------------------------------------------------------------
   void wait_until_running(int sequences);
@@ -81,6 +84,7 @@ class FakeEngine final : public Engine {
   bool paused_ = false;
   int allowed_steps_ = 0;
   bool healthy_ = true;
+  Clock::duration silence_{0};
   bool stopping_ = false;
   int submitted_ = 0;
   uint64_t steps_ = 0;

@@ -2,8 +2,11 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <atomic>
 #include <thread>
+#include <vector>
 
+#include "engine/base/error.hpp"
 #include "tests/server/test_server.hpp"
 
 namespace cogserve {
@@ -55,7 +58,7 @@ TEST(ServerState, is_not_serving_while_loading_but_alive) {
 
 TEST(ServerState, stops_serving_when_the_engine_has_failed) {
   TestServerOptions options;
-  options.patience = std::chrono::milliseconds(20);  // the watch looks as often as half of it
+  options.watch.patience = std::chrono::milliseconds(20);  // the watch looks as often as half of it
   TestServer server(options);
   const auto channel = server.connect();
   server.engine().set_healthy(false);
@@ -63,6 +66,63 @@ TEST(ServerState, stops_serving_when_the_engine_has_failed) {
   EXPECT_EQ(parse_error(chat(server.stub(), ask("x")).status).reason, "ENGINE_RESTARTING");
   while (health_of(channel, "") != "NOT_SERVING") std::this_thread::yield();
   EXPECT_EQ(health_of(channel, "liveness"), "SERVING");
+}
+
+TEST(ServerState, does_not_serve_while_a_step_hangs_and_serves_again_after) {
+  TestServerOptions options;
+  options.watch.stall_timeout = std::chrono::milliseconds(30);
+  TestServer server(options);
+  const auto channel = server.connect();
+  server.engine().set_silence(std::chrono::milliseconds(11));
+  while (health_of(channel, "") != "NOT_SERVING") std::this_thread::yield();
+  EXPECT_EQ(health_of(channel, "liveness"), "SERVING");
+  const CallError error = parse_error(chat(server.stub(), ask("x")).status);
+  EXPECT_EQ(error.code, grpc::StatusCode::UNAVAILABLE);
+  EXPECT_EQ(error.reason, "ENGINE_STALLED");
+  EXPECT_GT(error.retry_ms, 0);
+  EXPECT_FALSE(server.server().stuck());
+
+  server.engine().set_silence(std::chrono::milliseconds(0));
+  while (health_of(channel, "") != "SERVING") std::this_thread::yield();
+  EXPECT_TRUE(chat(server.stub(), ask("x")).status.ok());
+}
+
+TEST(ServerState, is_stuck_when_a_step_hangs_too_long_and_tells_every_caller) {
+  TestServerOptions options;
+  options.watch.stall_timeout = std::chrono::milliseconds(30);
+  TestServer server(options);
+  server.engine().pause();
+  std::vector<std::thread> callers;
+  std::atomic<int> told{0};
+  for (int i = 0; i < 4; ++i) {
+    callers.emplace_back([&] {
+      const StreamResult stream = stream_chat(server.stub(), ask("x", 100));
+      told += parse_error(stream.status).reason == "ENGINE_STALLED";
+    });
+  }
+  server.engine().wait_until_running(4);
+  server.engine().set_silence(std::chrono::milliseconds(31));
+  while (!server.server().stuck()) std::this_thread::yield();
+  server.server().abort_calls(
+      make_error(absl::StatusCode::kUnavailable, "ENGINE_STALLED", "", "the engine has hung"));
+  EXPECT_TRUE(server.server().wait_until_idle(std::chrono::minutes(1)));
+  server.server().shutdown(std::chrono::minutes(1));
+  for (std::thread& caller : callers) caller.join();
+  EXPECT_EQ(told, 4);
+}
+
+TEST(ServerState, a_drain_stays_a_drain_when_a_step_hangs) {
+  TestServerOptions options;
+  options.watch.stall_timeout = std::chrono::milliseconds(30);
+  TestServer server(options);
+  const auto channel = server.connect();
+  server.engine().set_silence(std::chrono::milliseconds(11));
+  while (health_of(channel, "") != "NOT_SERVING") std::this_thread::yield();
+  server.server().begin_drain();
+  server.engine().set_silence(std::chrono::milliseconds(0));
+  // The watch looks every 5 ms: long before this has asked a hundred times.
+  for (int i = 0; i < 100; ++i) ASSERT_EQ(health_of(channel, ""), "NOT_SERVING");
+  EXPECT_EQ(parse_error(chat(server.stub(), ask("x")).status).reason, "DRAINING");
 }
 
 TEST(ServerState, lists_its_services_only_where_reflection_is_on) {

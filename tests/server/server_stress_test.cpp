@@ -163,7 +163,7 @@ class Client {
 
 TEST(ServerStress, every_token_reaches_its_own_caller_once_and_in_order) {
   TestServerOptions options;
-  options.patience = std::chrono::minutes(5);  // a machine that stalls is not a slow reader
+  options.watch.patience = std::chrono::minutes(5);  // a machine that stalls is not a slow reader
   options.engine.slow_reader_time = std::chrono::minutes(5);
   TestServer server(options);
   Counts counts;

@@ -41,6 +41,7 @@ CallError parse_error(const grpc::Status& status) {
       auto& metadata = *info.mutable_metadata();
       error.limit = metadata["limit"];
       error.got = metadata["got"];
+      error.phase = metadata["phase"];
       error.retryable = metadata["retryable"];
     } else if (any.UnpackTo(&bad_request)) {
       error.field = bad_request.field_violations(0).field();
@@ -74,7 +75,7 @@ TestServer::TestServer(TestServerOptions options) {
   served.max_message_bytes = options.network.max_message_bytes;
   model_ = std::make_unique<ServedModel>(std::move(engine), load_test_tokenizer(), served);
   options.network.port = 0;
-  auto server = GrpcServer::start(options.network, options.chat, options.patience);
+  auto server = GrpcServer::start(options.network, options.chat, options.watch);
   if (!server.ok()) {
     std::cerr << server.status() << '\n';
     std::abort();

@@ -23,6 +23,7 @@ struct CallError {
   std::string resource;  // ResourceInfo
   std::string limit;
   std::string got;
+  std::string phase;
   std::string retryable;
   std::string request_id;
   int64_t retry_ms = -1;
@@ -36,7 +37,7 @@ text::Tokenizer load_test_tokenizer();
 struct TestServerOptions {
   EngineConfig engine;
   ChatServiceOptions chat{.max_cancels = 0};
-  std::chrono::milliseconds patience{10000};
+  WatchOptions watch;
   NetworkOptions network;  // port 0
   bool serve = true;       // else the model is left for `serve` to bring in
 };
