@@ -19,7 +19,8 @@ if command -v ccache >/dev/null; then launcher=(-DCMAKE_CXX_COMPILER_LAUNCHER=cc
 
 fail() {
   echo
-  grep -E -m 20 'error|Error|undefined reference' "$log" >&2 || tail -n 30 "$log" >&2
+  grep -E 'error:|Error [0-9]|undefined reference' "$log" | grep -v '^: &&' | head -n 20 | cut -c1-300 >&2
+  tail -n 3 "$log" | cut -c1-300 >&2
   echo "The build failed; the whole output is in $log" >&2
   exit 1
 }

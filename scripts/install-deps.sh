@@ -10,6 +10,7 @@ packages=(
   libopencv-core-dev libopencv-imgproc-dev libjpeg-dev libpng-dev libwebp-dev
   libgtest-dev libgmock-dev libbenchmark-dev libopenblas-dev
   python3 python3-numpy python3-pil fonts-dejavu-core
+  python3-grpcio python3-protobuf python3-setuptools
   "$@"
 )
 

@@ -13,6 +13,7 @@ import argparse
 import concurrent.futures
 import io
 import json
+import os
 import pathlib
 import sys
 from dataclasses import dataclass
@@ -119,14 +120,14 @@ def percent(right):
     return 100 * sum(right) / len(right) if right else 100.0
 
 
-def show(rows):
-    """Prints the table; returns whether every task and language reaches its mark."""
+def show(rows, slack):
+    """Prints the table; returns whether every task and language reaches its mark less `slack`."""
     print("| task | language | pictures | questions | first turn | later turns | exact match |")
     print("|---|---|---:|---:|---:|---:|---:|")
     reached = True
     for (task, language), row in rows.items():
         every = row["first"] + row["later"]
-        reached = reached and percent(every) >= MARKS[task]
+        reached = reached and percent(every) >= MARKS[task] - slack
         print(f"| {task} | {language} | {row['pictures']} | {len(every)} | {percent(row['first']):.1f} % | "
               f"{percent(row['later']):.1f} % | **{percent(every):.1f} %** |")
     return reached
@@ -134,15 +135,20 @@ def show(rows):
 
 def main():
     parser = argparse.ArgumentParser(description="Score the demo model on held-out pictures.")
-    way = parser.add_mutually_exclusive_group(required=True)
-    way.add_argument("--server", metavar="ADDRESS", help="score through the server at this address")
+    way = parser.add_mutually_exclusive_group()
+    way.add_argument("--server", metavar="ADDRESS", default=os.environ.get("COGSERVE_SERVER"),
+                     help="score through the server at this address (default $COGSERVE_SERVER)")
     way.add_argument("--torch", action="store_true", help="score the PyTorch reference on the exported weights")
     parser.add_argument("--pictures", type=int, default=100, help="for each task and language (default 100)")
     parser.add_argument("--turns", type=int, default=3, help="questions about each picture (default 3)")
     parser.add_argument("--seed", type=int, default=1, help="other seeds, other pictures")
     parser.add_argument("--streams", type=int, default=4, help="conversations at a time (default 4)")
+    parser.add_argument("--slack", type=float, default=0,
+                        help="points by which a mark may be missed, for small samples (default 0)")
     parser.add_argument("--misses", action="store_true", help="list every wrong answer")
     options = parser.parse_args()
+    if not options.server and not options.torch:
+        parser.error("name a server, or give --torch")
     pictures = held_out(options.pictures, options.turns, options.seed)
     if options.torch:
         given = list(answers_in_torch(pictures))
@@ -153,7 +159,7 @@ def main():
             for turn, text in zip(picture.turns, texts):
                 if text.strip() != turn.answer:
                     print(json.dumps([picture.task, turn.question, turn.answer, text], ensure_ascii=False))
-    sys.exit(0 if show(table(pictures, given)) else 1)
+    sys.exit(0 if show(table(pictures, given), options.slack) else 1)
 
 
 if __name__ == "__main__":

@@ -136,8 +136,9 @@ class FakeServer:
             if number == self.broken_after:
                 Refusal(grpc.StatusCode.UNAVAILABLE, "ENGINE_RESTARTING", retry_after=0).end(context)
             if number == self.hang_after:
-                if context.add_callback(self.cancelled.set):
-                    self.cancelled.wait()
+                if not context.add_callback(self.cancelled.set):  # cancelled already
+                    self.cancelled.set()
+                self.cancelled.wait()
                 else:  # over already
                     self.cancelled.set()
                 return

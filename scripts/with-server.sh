@@ -1,0 +1,37 @@
+#!/usr/bin/env bash
+# Runs a command beside a server of the demo model on loopback; COGSERVE_SERVER holds its address.
+# Exits with the command's code, or with the server's if that did not drain and stop cleanly.
+# Usage: scripts/with-server.sh COGSERVE COMMAND [ARG ...]
+set -euo pipefail
+
+cogserve=$1
+shift
+model=$(cd "$(dirname "$0")/.." && pwd)/models/demo
+log=$(mktemp)
+server=
+
+finish() {
+  local code=$?
+  if [ -n "$server" ] && kill -TERM "$server" 2>/dev/null; then
+    wait "$server" || code=$?
+  fi
+  rm -f "$log"
+  exit "$code"
+}
+trap finish EXIT
+
+"$cogserve" serve --model "$model" --grpc-port 0 >"$log" 2>&1 &
+server=$!
+address=
+for _ in $(seq 600); do  # the server says where it listens
+  address=$(sed -n 's/.*listening.*address=\([^ ]*\).*/\1/p' "$log" | head -n 1)
+  if [ -n "$address" ] || ! kill -0 "$server" 2>/dev/null; then break; fi
+  sleep 0.1
+done
+if [ -z "$address" ]; then
+  cat "$log" >&2
+  echo "The server did not start." >&2
+  exit 1
+fi
+"$cogserve" health --server "$address" --wait 60s >/dev/null
+COGSERVE_SERVER=$address "$@"
