@@ -1,9 +1,10 @@
 #!/usr/bin/env python3
 """Trains the demo model from scratch on pictures drawn as it goes; can be stopped and resumed.
 
-    train.py --work DIR --minutes 110 --threads 2
+    train.py --work DIR --batches 16000 --threads 2
 
-Every batch is made from its number alone, so a resumed run sees what an unbroken one would. Several
+Every batch is made from its number alone, and the learning rate too, so a resumed run sees what an
+unbroken one would. Several
 questions about one picture make one sequence; the loss looks at the answers and at the end token
 that must follow each. A second, training-only head on the tower learns what stands in each patch:
 it teaches the tower to see long before the answers could.
@@ -26,7 +27,7 @@ from torch.nn import functional as F
 from torch.utils.data import DataLoader, Dataset
 
 import draw
-from model import CogVlm, initialize
+from model import CogVlm, initialize, read_safetensors
 from tokenizer import BOS, EOS, Encoder
 
 HERE = pathlib.Path(__file__).parent
@@ -44,13 +45,14 @@ class Part:
     room: int = 0
 
 
-# Each stage: how many batches, and what is in each. Pictures without conversations stand last.
+# Each stage: how many batches, and what is in each. Pictures without conversations stand last. The
+# last stage goes on until the run is over.
 STAGES = (
     # See: the tower alone, from crowded pictures without questions; far faster than by answers.
     (1600, (Part("crowded scenes", 8), Part("crowded numbers", 40))),
-    # Answer: all together, until the time is up. Numbers need few turns: once one has been said, the
+    # Answer: all together. Numbers need few turns: once one has been said, the
     # rest is only copied. A scene has more to ask than one conversation holds.
-    (10**7, (Part("scenes", 3, 3, 92), Part("numbers", 4, 1, 34), Part("crowded numbers", 5))),
+    (10**9, (Part("scenes", 5, 3, 92), Part("numbers", 4, 1, 34), Part("crowded numbers", 2))),
 )
 RAMP = 800  # batches of questions until scenes and numbers have their full size
 
@@ -59,9 +61,9 @@ def parts_of(index):
     """What batch `index` is made of."""
     for batches, parts in STAGES:
         if index < batches:
-            return parts
+            break
         index -= batches
-    raise IndexError("the run is over")
+    return parts
 
 
 def sequence(encoder, turns, room):
@@ -127,14 +129,15 @@ class Group:
 class Batches(Dataset):
     """Batch `index` of the run with this seed: a list of Groups."""
 
-    def __init__(self, config, seed):
+    def __init__(self, config, seed, count):
+        self.count = count
         self.size = config["vision_config"]["image_size"]
         self.side = self.size // config["vision_config"]["patch_size"]
         self.seed = seed
         self.encoder = Encoder(HERE / "tokenizer.json")
 
     def __len__(self):
-        return sum(batches for batches, _ in STAGES)
+        return self.count
 
     def sample(self, rng, kind, ramp):
         if kind.startswith("crowded"):
@@ -267,12 +270,15 @@ class Trainer:
         self.optimizer = torch.optim.AdamW(
             [{"params": decayed, "weight_decay": 0.05}, {"params": plain, "weight_decay": 0.0}],
             lr=options.rate, betas=(0.9, 0.98), eps=1e-8)
-        self.index = 0      # next batch
+        self.index = 0  # next batch
         self.seconds = 0.0  # trained so far
         self.stopped = False
         self.file = options.work / "checkpoint.pt"
         if self.file.exists():
             self.resume()
+        elif options.start_from:
+            self.model.load_state_dict(read_safetensors(options.start_from / "model.safetensors"))
+            self.index = STAGES[0][0] + RAMP  # it sees and answers already
 
     def resume(self):
         kept = torch.load(self.file, map_location=self.options.device)
@@ -293,11 +299,12 @@ class Trainer:
         self.stopped = True
 
     def progress(self):
-        return min(1.0, self.seconds / (60 * self.options.minutes))
+        return self.index / self.options.batches
 
     def rate(self):
-        """Warm-up by batches, level, then a straight line to nothing over the last third of the time."""
-        warm = min(1.0, (self.index + 1) / 300)
+        """Warm-up, level, then a straight line to nothing over the last third of the batches."""
+        start = STAGES[0][0] + RAMP if self.options.start_from else 0
+        warm = min(1.0, (self.index - start + 1) / 300)
         return self.options.rate * warm * min(1.0, 3 * (1 - self.progress()))
 
     def step(self, groups):
@@ -318,7 +325,7 @@ class Trainer:
         print(f"minute {self.seconds / 60:.1f} held-out: " + "  ".join(parts), flush=True)
 
     def loader(self):
-        batches = Batches(self.config, self.options.seed)
+        batches = Batches(self.config, self.options.seed, self.options.batches)
         return DataLoader(batches, batch_size=None, sampler=range(self.index, len(batches)),
                           num_workers=self.options.draw_processes, prefetch_factor=48)
 
@@ -342,7 +349,7 @@ class Trainer:
             if now - logged > 20:
                 answer_loss, sight_loss = np.mean(losses, axis=0)
                 speed = pictures / (now - logged)
-                print(f"minute {self.seconds / 60:.1f} batch {self.index} answers {answer_loss:.4f} "
+                print(f"minute {self.seconds / 60:.1f} batch {self.index} of {self.options.batches} answers {answer_loss:.4f} "
                       f"sight {sight_loss:.4f} rate {self.rate():.2e} {speed:.1f} pictures/s "
                       f"waited {waited:.1f} s", flush=True)
                 losses, waited, pictures, logged = [], 0.0, 0, now
@@ -359,7 +366,9 @@ class Trainer:
 def main():
     parser = argparse.ArgumentParser(description="Train the demo model.")
     parser.add_argument("--work", type=pathlib.Path, required=True, help="folder for checkpoints")
-    parser.add_argument("--minutes", type=float, default=110, help="training time in all, resumed or not")
+    parser.add_argument("--batches", type=int, default=16000, help="length of the run (default 16000)")
+    parser.add_argument("--start-from", type=pathlib.Path, metavar="FOLDER",
+                        help="begin with this exported checkpoint's weights, past the first stage")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--rate", type=float, default=1.1e-3, help="peak learning rate")
