@@ -59,7 +59,7 @@ class FakeServer:
         self.hang_after = None
         self.leave_out_final = False
         self.serving = 1
-        self.cancelled = threading.Event()
+        self.ended = threading.Event()
         self._server = grpc.server(concurrent.futures.ThreadPoolExecutor(4))
         self._server.add_generic_rpc_handlers((self._handlers(), self._health_handlers()))
         self.target = f"127.0.0.1:{self._server.add_insecure_port('127.0.0.1:0')}"
@@ -131,16 +131,14 @@ class FakeServer:
         )
 
     def _stream_chat(self, request, context):
+        # At the start: a call that is cancelled after a yield is never resumed here.
+        context.add_callback(self.ended.set)
         words = self._words(request, context)
         for number, word in enumerate(words):
             if number == self.broken_after:
                 Refusal(grpc.StatusCode.UNAVAILABLE, "ENGINE_RESTARTING", retry_after=0).end(context)
             if number == self.hang_after:
-                if not context.add_callback(self.cancelled.set):  # cancelled already
-                    self.cancelled.set()
-                self.cancelled.wait()
-                else:  # over already
-                    self.cancelled.set()
+                self.ended.wait()
                 return
             yield pb.StreamChatResponse(
                 request_id="fake-1" if number == 0 else "",
@@ -161,7 +159,7 @@ class ClientTest(unittest.TestCase):
         self.client = Client(self.server.target)
 
     def tearDown(self):
-        self.server.cancelled.set()
+        self.server.ended.set()
         self.client.close()
         self.server.stop()
 
@@ -218,7 +216,7 @@ class ClientTest(unittest.TestCase):
         self.server.hang_after = 1
         with self.client.stream_chat([Message.user("one two")]) as stream:
             self.assertEqual(next(stream).text, "one")
-        self.assertTrue(self.server.cancelled.wait(30))
+        self.assertTrue(self.server.ended.wait(30))
 
     def test_errors_carry_reason_field_delay_and_metadata(self):
         self.server.refusals = [
