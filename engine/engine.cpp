@@ -8,6 +8,7 @@
 #include "engine/engine_loop.hpp"
 #include "engine/model/checkpoint.hpp"
 #include "engine/model/dummy_weights.hpp"
+#include "engine/model/memory_plan.hpp"
 #include "engine/model/rope_table.hpp"
 #include "engine/model/weights.hpp"
 #include "engine/run/kv_cache.hpp"
@@ -123,6 +124,12 @@ absl::StatusOr<std::unique_ptr<Engine>> start_engine(const EngineConfig& config,
   const auto num_blocks = count_blocks(config, *model, backend->kv_dtype());
   if (!num_blocks.ok()) return num_blocks.status();
   const SchedulerConfig limits = make_scheduler_config(config, *model, *num_blocks);
+  const size_t kv_bytes =
+      KvCache::block_bytes(*model, config.block_size, backend->kv_dtype()) * *num_blocks;
+  const MemoryPlan plan =
+      plan_memory(*model, dummy_dtype(model->dtype), backend->activation_dtype(),
+                  config.max_num_batched_tokens, config.max_num_seqs, kv_bytes);
+  if (auto status = check_plan(plan, backend->available_memory()); !status.ok()) return status;
 
   auto source = open_weights(config, *model);
   if (!source.ok()) return source.status();
@@ -149,8 +156,7 @@ absl::StatusOr<std::unique_ptr<Engine>> start_engine(const EngineConfig& config,
                   .block_size = config.block_size,
                   .num_blocks = *num_blocks,
                   .weight_bytes = static_cast<size_t>(weight_bytes(*model, dtype)),
-                  .kv_bytes = KvCache::block_bytes(*model, config.block_size, backend->kv_dtype()) *
-                              *num_blocks};
+                  .kv_bytes = kv_bytes};
   ModelRunner runner(backend.get(), *model, *std::move(decoder), *std::move(tower), *std::move(kv),
                      config.block_size);
   return std::make_unique<EngineLoop>(std::move(info), config, limits, std::move(backend),

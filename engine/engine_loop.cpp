@@ -18,6 +18,11 @@ absl::Status stopped_error(absl::StatusCode code) {
                           std::chrono::seconds(1));
 }
 
+absl::Status sequence_fault() {
+  return make_error(absl::StatusCode::kInternal, "SEQUENCE_FAULT", "",
+                    "a step of the engine failed");
+}
+
 absl::Status failed_error() {
   return with_retry_delay(make_error(absl::StatusCode::kUnavailable, "ENGINE_RESTARTING", "",
                                      "the engine has failed and needs a restart"),
@@ -144,13 +149,22 @@ bool EngineLoop::wait_for_work() {
     const auto stream = sequence->stream;
     const EndEvent refused{.prompt_tokens = sequence->layout.size(),
                            .image_tokens = sequence->layout.image_tokens};
-    const absl::Status status = scheduler_.add(std::move(sequence), Clock::now());
+    const absl::Status status = add(std::move(sequence));
     if (status.ok()) continue;
     EndEvent end = refused;
     end.status = status;
     stream->finish(std::move(end));
   }
   return true;
+}
+
+absl::Status EngineLoop::add(std::unique_ptr<Sequence> sequence) {
+  try {
+    return scheduler_.add(std::move(sequence), Clock::now());
+  } catch (const std::exception& fault) {
+    log_fault(fault);
+    return sequence_fault();
+  }
 }
 
 // One step. When its run throws, each piece of its work runs again alone, so that only the piece at
@@ -191,10 +205,7 @@ bool EngineLoop::run(const Plan& plan) {
 // Ends the streams of `plan`; all of them after too many faults or one that no plan explains.
 void EngineLoop::fail(const Plan& plan) {
   if (++faults_in_a_row_ < kMaxFaultsInARow && !plan.empty()) {
-    scheduler_.fail(plan,
-                    make_error(absl::StatusCode::kInternal, "SEQUENCE_FAULT", "",
-                               "a step of the engine failed"),
-                    Clock::now());
+    scheduler_.fail(plan, sequence_fault(), Clock::now());
     return;
   }
   healthy_ = false;

@@ -44,6 +44,7 @@ class EngineLoop final : public Engine {
 
   void loop();
   bool wait_for_work();  // false: time to stop
+  absl::Status add(std::unique_ptr<Sequence> sequence);
   void step();
   bool run(const Plan& plan);
   void fail(const Plan& plan);

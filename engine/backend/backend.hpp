@@ -70,6 +70,8 @@ class Backend {
   Pulse& pulse() { return pulse_; }
 
   // --- memory ------------------------------------------------------------------------------
+  // Bytes that can be allocated now.
+  virtual int64_t available_memory() const = 0;
   // Zeroed, aligned to at least 64 bytes. RESOURCE_EXHAUSTED with reason MEMORY if it is not
   // to be had.
   virtual absl::StatusOr<Buffer> allocate(size_t bytes) = 0;

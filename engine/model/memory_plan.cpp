@@ -1,21 +1,38 @@
 #include "engine/model/memory_plan.hpp"
 
+#include <string>
+
+#include "engine/base/error.hpp"
 #include "engine/model/decoder.hpp"
 #include "engine/model/vision_tower.hpp"
 #include "engine/model/weights.hpp"
 
 namespace cogserve {
 
-MemoryPlan plan_memory(const ModelConfig& config, DType weights, DType activation, DType kv,
-                       int max_rows, int max_logit_rows) {
+namespace {
+
+std::string mib(int64_t bytes) { return std::to_string(bytes >> 20) + " MiB"; }
+
+}  // namespace
+
+MemoryPlan plan_memory(const ModelConfig& config, DType weights, DType activation, int max_rows,
+                       int max_logit_rows, int64_t kv_bytes) {
   MemoryPlan plan;
   plan.weights = weight_bytes(config, weights);
   plan.decoder_workspace =
       static_cast<int64_t>(Decoder::workspace_bytes(config, activation, max_rows, max_logit_rows));
   plan.vision_workspace = static_cast<int64_t>(VisionTower::workspace_bytes(config, activation));
-  plan.kv_per_token = int64_t{2} * config.layers * config.kv_heads * config.head_dim() *
-                      static_cast<int64_t>(dtype_size(kv));
+  plan.kv_cache = kv_bytes;
   return plan;
+}
+
+absl::Status check_plan(const MemoryPlan& plan, int64_t available) {
+  if (plan.total() <= available) return absl::OkStatus();
+  return make_error(absl::StatusCode::kResourceExhausted, "MEMORY_PLAN", "",
+                    "the model does not fit: weights " + mib(plan.weights) + " + decoder " +
+                        mib(plan.decoder_workspace) + " + vision tower " +
+                        mib(plan.vision_workspace) + " + KV cache " + mib(plan.kv_cache) + " = " +
+                        mib(plan.total()) + ", and " + mib(available) + " are available");
 }
 
 }  // namespace cogserve

@@ -2,8 +2,8 @@
 #pragma once
 
 #include <cstdint>
-#include <string>
 
+#include "absl/status/status.h"
 #include "engine/base/dtype.hpp"
 #include "engine/config.hpp"
 
@@ -13,14 +13,17 @@ struct MemoryPlan {
   int64_t weights = 0;            // bytes, if the checkpoint stores everything as one dtype
   int64_t decoder_workspace = 0;  // bytes, with the RoPE table
   int64_t vision_workspace = 0;   // bytes
-  int64_t kv_per_token = 0;       // bytes of K and V over all layers
+  int64_t kv_cache = 0;           // bytes
 
-  int64_t kv_bytes(int64_t tokens) const { return kv_per_token * tokens; }
+  int64_t total() const { return weights + decoder_workspace + vision_workspace + kv_cache; }
 };
 
-// `weights`, `activation` and `kv` are the element types of the three; the rows are those that
-// Decoder::create is given.
-MemoryPlan plan_memory(const ModelConfig& config, DType weights, DType activation, DType kv,
-                       int max_rows, int max_logit_rows);
+// The element types are those of weights and activations; the rows are those that Decoder::create
+// is given; `kv_bytes` is the size of the KV cache.
+MemoryPlan plan_memory(const ModelConfig& config, DType weights, DType activation, int max_rows,
+                       int max_logit_rows, int64_t kv_bytes);
+
+// RESOURCE_EXHAUSTED MEMORY_PLAN, with the arithmetic, when the plan takes more than `available`.
+absl::Status check_plan(const MemoryPlan& plan, int64_t available);
 
 }  // namespace cogserve

@@ -6,6 +6,7 @@
 #include <future>
 #include <thread>
 
+#include "engine/backend/backend.hpp"
 #include "engine/base/error.hpp"
 #include "tests/engine/tiny_model.hpp"
 
@@ -255,6 +256,19 @@ TEST(Engine, takes_requests_from_many_threads) {
     }));
   }
   for (auto& answer : answers) EXPECT_EQ(answer.get(), expected.ids);
+}
+
+// The published shapes, on a machine that has not 39 GB to spare: refused before a byte is loaded.
+TEST(Engine, refuses_what_does_not_fit_before_it_loads_anything) {
+  const auto backend = make_backend("cpu", 1).value();
+  EngineConfig config;
+  config.model_dir = write_tiny_model();
+  config.load_format = LoadFormat::kDummy;
+  config.kv_cache_bytes = static_cast<size_t>(backend->available_memory()) + (size_t{1} << 30);
+  const auto engine = Engine::create(config, [](int64_t, int64_t) { FAIL() << "it loads"; });
+  ASSERT_FALSE(engine.ok());
+  EXPECT_EQ(error_reason(engine.status()), "MEMORY_PLAN");
+  EXPECT_THAT(std::string(engine.status().message()), HasSubstr("KV cache"));
 }
 
 TEST(Engine, says_what_is_wrong_with_its_configuration) {

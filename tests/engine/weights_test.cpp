@@ -110,16 +110,22 @@ TEST(Weights, the_published_model_has_its_published_tensors_and_bytes) {
 }
 
 TEST(Weights, the_memory_plan_of_the_published_model) {
+  const int64_t kv_bytes = int64_t{8192} * 128 * 1024;
   const MemoryPlan plan =
-      plan_memory(published_config(), DType::kBF16, DType::kF32, DType::kBF16, 512, 64);
+      plan_memory(published_config(), DType::kBF16, DType::kF32, 512, 64, kv_bytes);
   // Norms and biases are kept in f32.
   EXPECT_NEAR(static_cast<double>(plan.weights), 39006214656.0, 5e6);
-  EXPECT_EQ(plan.kv_per_token, 128 << 10);
-  EXPECT_EQ(plan.kv_bytes(2307), int64_t{2307} * 128 * 1024);
+  EXPECT_EQ(plan.kv_cache, kv_bytes);
   EXPECT_GT(plan.decoder_workspace, int64_t{512} * 14336 * 4 * 2);
   EXPECT_LT(plan.decoder_workspace, int64_t{200} << 20);
   // [9217, 15360] never exists: it alone would be 540 MiB.
   EXPECT_LT(plan.vision_workspace, int64_t{512} << 20);
+
+  EXPECT_TRUE(check_plan(plan, plan.total()).ok());
+  const absl::Status refused = check_plan(plan, plan.total() - 1);
+  EXPECT_EQ(error_reason(refused), "MEMORY_PLAN");
+  EXPECT_THAT(std::string(refused.message()), testing::HasSubstr("weights 37203 MiB"));
+  EXPECT_THAT(std::string(refused.message()), testing::HasSubstr("KV cache 1024 MiB"));
 }
 
 TEST(Weights, are_read_one_by_one_in_the_order_of_the_files) {

@@ -49,6 +49,8 @@ std::string CpuBackend::description() const {
          (pool_.size() == 1 ? " thread)" : " threads)");
 }
 
+int64_t CpuBackend::available_memory() const { return cpu::available_memory(); }
+
 absl::StatusOr<Buffer> CpuBackend::allocate(size_t bytes) {
   void* data = cpu::allocate_memory(bytes);
   if (data == nullptr) {

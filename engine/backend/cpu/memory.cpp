@@ -5,8 +5,40 @@
 
 #include <algorithm>
 #include <cstdlib>
+#include <fstream>
+#include <limits>
+#include <string>
 
 namespace cogserve::cpu {
+namespace {
+
+constexpr int64_t kUnlimited = std::numeric_limits<int64_t>::max();
+
+// A file that holds one number, or "max".
+int64_t read_number(const char* path, int64_t otherwise) {
+  std::ifstream file(path);
+  int64_t value = 0;
+  return file >> value ? value : otherwise;
+}
+
+int64_t available_in_system() {
+  std::ifstream file("/proc/meminfo");
+  std::string word;
+  int64_t kib = 0;
+  while (file >> word) {
+    if (word == "MemAvailable:" && file >> kib) return kib * 1024;
+  }
+  return kUnlimited;
+}
+
+int64_t available_in_group() {
+  const int64_t limit = read_number("/sys/fs/cgroup/memory.max", kUnlimited);
+  return limit == kUnlimited ? kUnlimited : limit - read_number("/sys/fs/cgroup/memory.current", 0);
+}
+
+}  // namespace
+
+int64_t available_memory() { return std::min(available_in_system(), available_in_group()); }
 
 void* allocate_memory(size_t bytes) {
   constexpr size_t kCacheLine = 64;

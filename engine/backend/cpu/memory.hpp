@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstddef>
+#include <cstdint>
 
 namespace cogserve::cpu {
 
@@ -9,5 +10,9 @@ namespace cogserve::cpu {
 // pages where the system gives them, for a weight matrix spans thousands of small ones. Null if
 // there is not enough memory. Given back by std::free.
 void* allocate_memory(size_t bytes);
+
+// Bytes that can be allocated without pushing anybody into swap: what the system says is available,
+// or what this process's control group leaves, if that is less.
+int64_t available_memory();
 
 }  // namespace cogserve::cpu
