@@ -12,13 +12,13 @@ extern "C" void openblas_set_num_threads(int);
 #endif
 
 #include <cstdio>
-#include <map>
 #include <memory>
 #include <random>
 #include <string>
 #include <vector>
 
 #include "engine/backend/cpu/cpu_backend.hpp"
+#include "tests/bench/best_reporter.hpp"
 #include "tests/bench/flags.hpp"
 #include "tests/bench/machine_limits.hpp"
 
@@ -75,29 +75,6 @@ struct Setup {
   Weight f32;
 };
 
-// Keeps the fastest repetition of each benchmark for the table.
-class BestReporter : public benchmark::ConsoleReporter {
- public:
-  void ReportRuns(const std::vector<Run>& runs) override {
-    for (const Run& run : runs) {
-      if (run.run_type != Run::RT_Iteration || run.iterations == 0) continue;
-      const double seconds = run.real_accumulated_time / static_cast<double>(run.iterations);
-      double& best = best_.try_emplace(run.run_name.function_name, seconds).first->second;
-      best = std::min(best, seconds);
-    }
-    ConsoleReporter::ReportRuns(runs);
-  }
-
-  // 0 when it did not run.
-  double seconds(const std::string& name) const {
-    const auto found = best_.find(name);
-    return found == best_.end() ? 0.0 : found->second;
-  }
-
- private:
-  std::map<std::string, double> best_;
-};
-
 std::string name_of(const std::string& kind, int rows) { return kind + "_" + std::to_string(rows); }
 
 template <typename Function>
@@ -112,7 +89,7 @@ void add_benchmark(const std::string& kind, int rows, int tries, const Function&
       ->Repetitions(tries);
 }
 
-void print_table(const BestReporter& results, double bandwidth, double peak) {
+void print_table(const bench::BestReporter& results, double bandwidth, double peak) {
   std::printf("\nW [%d, %d], read bandwidth %.1f GB/s, FMA peak %.1f GFLOP/s\n",
               static_cast<int>(kOut), static_cast<int>(kIn), bandwidth / 1e9, peak / 1e9);
   std::printf("%5s %10s %10s %10s %10s %8s %8s %10s %12s\n", "rows", "bf16 ms", "f32 ms", "BLAS ms",
@@ -146,7 +123,7 @@ int run(int argc, char** argv) {
     add_benchmark("openblas", rows, tries, [&](int n) { setup.openblas(n); });
 #endif
   }
-  BestReporter reporter;
+  bench::BestReporter reporter;
   benchmark::RunSpecifiedBenchmarks(&reporter);
   print_table(reporter, std::max(bandwidth_before, bench::read_bandwidth(pool, tries)),
               std::max(peak_before, bench::fma_peak(pool, tries)));
