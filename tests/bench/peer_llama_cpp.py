@@ -1,0 +1,126 @@
+#!/usr/bin/env python3
+"""Helper of peer_llama_cpp.sh.
+
+Usage: peer_llama_cpp.py gguf FILE --dtype bf16|f16 --layers N
+       peer_llama_cpp.py table --bf16 JSONL --f16 JSONL --cogserve JSON
+"""
+import argparse
+import json
+import math
+
+# The shapes of decode_bench.cpp.
+HIDDEN, INTERMEDIATE, HEADS, KV_HEADS, VOCAB, HEAD_DIM = 4096, 14336, 32, 8, 32000, 128
+
+
+def tensors(layers):
+    """Name and shape of each; one-dimensional ones are norms and stay f32."""
+    yield "token_embd.weight", (VOCAB, HIDDEN)
+    yield "output_norm.weight", (HIDDEN,)
+    yield "output.weight", (VOCAB, HIDDEN)
+    for layer in range(layers):
+        for name, shape in (("attn_norm", (HIDDEN,)),
+                            ("attn_q", (HEADS * HEAD_DIM, HIDDEN)),
+                            ("attn_k", (KV_HEADS * HEAD_DIM, HIDDEN)),
+                            ("attn_v", (KV_HEADS * HEAD_DIM, HIDDEN)),
+                            ("attn_output", (HIDDEN, HIDDEN)),
+                            ("ffn_norm", (HIDDEN,)),
+                            ("ffn_gate", (INTERMEDIATE, HIDDEN)),
+                            ("ffn_up", (INTERMEDIATE, HIDDEN)),
+                            ("ffn_down", (HIDDEN, INTERMEDIATE))):
+            yield f"blk.{layer}.{name}.weight", shape
+
+
+def write_gguf(path, dtype, layers):
+    import gguf
+    import numpy as np
+
+    def content(shape):
+        if len(shape) == 1:
+            return np.ones(shape, np.float32)
+        # A standard deviation of 1 / sqrt(fan in), as decode_bench's weights.
+        spread = math.sqrt(3 / shape[1])
+        values = (generator.random(shape, np.float32) * 2 - 1) * np.float32(spread)
+        if dtype == "f16":
+            return values.astype(np.float16)
+        return (values.view(np.uint32) >> 16).astype(np.uint16)
+
+    generator = np.random.default_rng(1)
+    writer = gguf.GGUFWriter(path, "llama")
+    writer.add_vocab_size(VOCAB)
+    writer.add_context_length(2048)
+    writer.add_embedding_length(HIDDEN)
+    writer.add_block_count(layers)
+    writer.add_feed_forward_length(INTERMEDIATE)
+    writer.add_head_count(HEADS)
+    writer.add_head_count_kv(KV_HEADS)
+    writer.add_rope_dimension_count(HEAD_DIM)
+    writer.add_rope_freq_base(500000.0)
+    writer.add_layer_norm_rms_eps(1e-5)
+    writer.add_tokenizer_model("none")  # token ids in, token ids out
+    kind = {"bf16": gguf.GGMLQuantizationType.BF16, "f16": gguf.GGMLQuantizationType.F16}[dtype]
+    everything = list(tensors(layers))
+    for name, shape in everything:
+        size = 4 if len(shape) == 1 else 2
+        raw = gguf.GGMLQuantizationType.F32 if len(shape) == 1 else kind
+        writer.add_tensor_info(name, shape, np.dtype(np.float32 if size == 4 else np.float16),
+                               math.prod(shape) * size, raw_dtype=raw)
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_ti_data_to_file()
+    for _, shape in everything:
+        writer.write_tensor_data(content(shape))
+    writer.close()
+
+
+def read_peer(path):
+    """Sequences -> best tokens/s of llama-batched-bench."""
+    best = {}
+    with open(path, encoding="utf-8") as lines:
+        for line in lines:
+            run = json.loads(line)
+            best[run["pl"]] = max(best.get(run["pl"], 0.0), run["speed_tg"])
+    return best
+
+
+def read_cogserve(path):
+    """Sequences -> best tokens/s of decode_bench."""
+    best = {}
+    with open(path, encoding="utf-8") as file:
+        for run in json.load(file)["benchmarks"]:
+            if run["run_type"] != "iteration":
+                continue
+            sequences = int(run["name"].split("/")[0].rsplit("_", 1)[1])
+            best[sequences] = max(best.get(sequences, 0.0), run["tokens/s"])
+    return best
+
+
+def print_table(bf16_path, f16_path, cogserve_path):
+    bf16, f16, ours = read_peer(bf16_path), read_peer(f16_path), read_cogserve(cogserve_path)
+    print("\ntokens/s; ratio: cogserve (bf16) to the faster llama.cpp")
+    print(f"{'sequences':>9} {'llama.cpp bf16':>15} {'llama.cpp f16':>14} {'cogserve':>9} {'ratio':>6}")
+    for sequences in sorted(ours):
+        peer = max(bf16[sequences], f16[sequences])
+        print(f"{sequences:9} {bf16[sequences]:15.2f} {f16[sequences]:14.2f} "
+              f"{ours[sequences]:9.2f} {ours[sequences] / peer:5.2f}x")
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__,
+                                     formatter_class=argparse.RawDescriptionHelpFormatter)
+    commands = parser.add_subparsers(dest="command", required=True)
+    gguf_command = commands.add_parser("gguf")
+    gguf_command.add_argument("file")
+    gguf_command.add_argument("--dtype", choices=("bf16", "f16"), required=True)
+    gguf_command.add_argument("--layers", type=int, required=True)
+    table_command = commands.add_parser("table")
+    for name in ("--bf16", "--f16", "--cogserve"):
+        table_command.add_argument(name, required=True)
+    arguments = parser.parse_args()
+    if arguments.command == "gguf":
+        write_gguf(arguments.file, arguments.dtype, arguments.layers)
+    else:
+        print_table(arguments.bf16, arguments.f16, arguments.cogserve)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,65 @@
+#!/usr/bin/env bash
+# Batched decoding beside llama.cpp: the same layer shapes, the same 16-bit weights, the same
+# contexts and threads, one after the other in one run; prints one table.
+#
+# Usage: tests/bench/peer_llama_cpp.sh SCRATCH_DIR [THREADS [TRIES [LAYERS]]]
+#
+# Needs python3, cmake and a compiler, `make bench` (or the decode_bench target) built before, some
+# 6 GB in SCRATCH_DIR and as much memory. llama.cpp comes from the source package of
+# llama-cpp-python; what SCRATCH_DIR already holds is not made again. Quantised weights are left
+# out: the table compares kernels and steps, not formats.
+#
+# What is not alike, and whom it helps: llama-batched-bench feeds random tokens and samples none
+# (llama.cpp); its keys and values are f16, ours f32 (llama.cpp).
+set -euo pipefail
+scratch=${1:?Usage: $0 SCRATCH_DIR [THREADS [TRIES [LAYERS]]]}
+threads=${2:-$(nproc)}
+tries=${3:-2}
+layers=${4:-4}
+here=$(cd "$(dirname "$0")" && pwd)
+decode_bench=$here/../../build/tests/bench/decode_bench
+jobs=${COGSERVE_PEER_JOBS:-$(nproc)}
+if [ ! -x "$decode_bench" ]; then
+  echo "Build decode_bench first: scripts/build.sh bench decode_bench" >&2
+  exit 1
+fi
+mkdir -p "$scratch"
+cd "$scratch"
+
+python=venv/bin/python
+if [ ! -x $python ]; then
+  echo "Installing gguf and fetching llama.cpp's source"
+  python3 -m venv venv
+fi
+$python -c 'import gguf' 2>/dev/null || venv/bin/pip install --quiet gguf
+compgen -G 'llama_cpp_python-*.tar.gz' >/dev/null ||
+  venv/bin/pip download --quiet --no-deps --no-binary :all: llama-cpp-python 2>/dev/null ||
+  venv/bin/pip download --quiet --no-deps --no-binary llama-cpp-python llama-cpp-python
+compgen -G 'llama_cpp_python-*/' >/dev/null || tar xzf llama_cpp_python-*.tar.gz
+source=$(echo llama_cpp_python-*/vendor/llama.cpp)
+
+peer=build-llama/bin/llama-batched-bench
+if [ ! -x $peer ]; then
+  echo "Building llama-batched-bench for this processor"
+  cmake -S "$source" -B build-llama -DCMAKE_BUILD_TYPE=Release -DGGML_NATIVE=ON \
+    -DBUILD_SHARED_LIBS=OFF -DLLAMA_BUILD_SERVER=OFF -DLLAMA_BUILD_TESTS=OFF \
+    -DLLAMA_BUILD_EXAMPLES=OFF -DLLAMA_BUILD_APP=OFF -DLLAMA_OPENSSL=OFF \
+    -DLLAMA_ALL_WARNINGS=OFF >build-llama.log
+  cmake --build build-llama --target llama-batched-bench -j "$jobs" >>build-llama.log
+fi
+
+# Contexts of 121 to 136 tokens, as decode_bench's.
+for dtype in bf16 f16; do
+  model=random-$layers-layers-$dtype.gguf
+  [ -f "$model" ] || $python "$here/peer_llama_cpp.py" gguf "$model" --dtype $dtype --layers "$layers"
+  : >$dtype.jsonl
+  for ((try = 0; try < tries; ++try)); do
+    echo "llama.cpp, $dtype weights, $threads threads"
+    $peer -m "$model" -t "$threads" -tb "$threads" -c 8192 -npp 120 -pps -ntg 16 -npl 1,4,8,16,32 \
+      ${COGSERVE_PEER_FLAGS:-} --output-format jsonl 2>$dtype.log | grep '^{' >>$dtype.jsonl
+  done
+done
+
+"$decode_bench" --threads "$threads" --tries "$tries" --layers "$layers" \
+  --benchmark_out=cogserve.json --benchmark_out_format=json
+$python "$here/peer_llama_cpp.py" table --bf16 bf16.jsonl --f16 f16.jsonl --cogserve cogserve.json
