@@ -33,7 +33,6 @@ if [ ! -x $python ]; then
 fi
 $python -c 'import gguf' 2>/dev/null || venv/bin/pip install --quiet gguf
 compgen -G 'llama_cpp_python-*.tar.gz' >/dev/null ||
-  venv/bin/pip download --quiet --no-deps --no-binary :all: llama-cpp-python 2>/dev/null ||
   venv/bin/pip download --quiet --no-deps --no-binary llama-cpp-python llama-cpp-python
 compgen -G 'llama_cpp_python-*/' >/dev/null || tar xzf llama_cpp_python-*.tar.gz
 source=$(echo llama_cpp_python-*/vendor/llama.cpp)
