@@ -1,9 +1,9 @@
 # The two front doors. Both install what is missing with apt, build, and say what they do.
 .DEFAULT_GOAL := help
-.PHONY: help demo test build bench asan tsan fuzz clean
+.PHONY: help demo test build bench asan asan-engine tsan fuzz clean
 
 help:  ## This list
-	@awk -F ':.*## ' '/^[a-z]+:.*## /{printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 demo: build  ## Draw three pictures and ask the demo model about them
 	@scripts/demo.sh
@@ -27,6 +27,11 @@ asan:  ## Run the tests under AddressSanitizer and UndefinedBehaviorSanitizer
 	@scripts/build.sh asan all
 	@scripts/sanitize.sh asan
 
+asan-engine:  ## The same for the engine's tests alone
+	@scripts/install-deps.sh
+	@scripts/build.sh asan-engine all
+	@scripts/sanitize.sh asan-engine
+
 tsan:  ## Run the engine's tests under ThreadSanitizer
 	@scripts/install-deps.sh
 	@scripts/build.sh tsan all
@@ -38,4 +43,4 @@ fuzz:  ## Run every fuzz target for ten seconds
 	@ctest --test-dir build-fuzz -R _fuzz --output-on-failure
 
 clean:  ## Remove what was built
-	@rm -rf build build-asan build-tsan build-fuzz
+	@rm -rf build build-asan build-asan-engine build-tsan build-fuzz

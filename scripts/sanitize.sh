@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Runs the tests of a sanitizer build; shorter random runs, because each step costs more there.
-# Usage: scripts/sanitize.sh asan|tsan
+# Usage: scripts/sanitize.sh asan|asan-engine|tsan
 set -euo pipefail
 cd "$(dirname "$0")/.."
 

@@ -45,7 +45,8 @@ struct Tensor {
   }
 };
 
-// A tensor as a checkpoint stores it: contiguous, little endian, any rank, read only.
+// A tensor as a checkpoint stores it: contiguous, little endian, any rank, read only, and without any
+// alignment.
 struct HostTensor {
   const std::byte* data = nullptr;
   DType dtype = DType::kF32;

@@ -123,16 +123,19 @@ namespace {
 
 HWY_EXPORT(linear_tasks);
 
+// `source` has no alignment (see HostTensor).
 template <typename Element>
-void pack_panel(const Element* source, DType dtype, size_t out_features, size_t in_features,
+void pack_panel(const std::byte* source, DType dtype, size_t out_features, size_t in_features,
                 size_t panel, Element* packed) {
   const size_t first = panel * kPanelWidth;
   const size_t columns = std::min(kPanelWidth, out_features - first);
   std::fill_n(packed, kPanelWidth * in_features, Element{});
   for (size_t column = 0; column < columns; ++column) {
-    const Element* row = source + (first + column) * in_features;
+    const std::byte* row = source + (first + column) * in_features * sizeof(Element);
     Element* slot = packed + panel_slot(dtype, column);
-    for (size_t k = 0; k < in_features; ++k) slot[k * kPanelWidth] = row[k];
+    for (size_t k = 0; k < in_features; ++k) {
+      std::memcpy(slot + k * kPanelWidth, row + k * sizeof(Element), sizeof(Element));
+    }
   }
 }
 
@@ -195,10 +198,10 @@ void pack_weight(const std::byte* source, const Weight& weight, ThreadPool& pool
     for (size_t panel = begin; panel < end; ++panel) {
       const size_t at = panel * kPanelWidth * in;
       if (weight.dtype == DType::kF32) {
-        pack_panel(reinterpret_cast<const uint32_t*>(source), weight.dtype, out, in, panel,
+        pack_panel(source, weight.dtype, out, in, panel,
                    static_cast<uint32_t*>(weight.storage.data()) + at);
       } else {
-        pack_panel(reinterpret_cast<const uint16_t*>(source), weight.dtype, out, in, panel,
+        pack_panel(source, weight.dtype, out, in, panel,
                    static_cast<uint16_t*>(weight.storage.data()) + at);
       }
     }
