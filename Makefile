@@ -1,6 +1,6 @@
 # The two front doors. Both install what is missing with apt, build, and say what they do.
 .DEFAULT_GOAL := help
-.PHONY: help demo test build bench asan asan-engine tsan fuzz clean
+.PHONY: help demo test build bench asan asan-engine tsan cuda fuzz clean
 
 help:  ## This list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -37,10 +37,14 @@ tsan:  ## Run the engine's tests under ThreadSanitizer
 	@scripts/build.sh tsan all
 	@scripts/sanitize.sh tsan
 
+cuda:  ## Compile the CUDA backend and its tests; needs nvcc, but no GPU
+	@scripts/install-deps.sh
+	@scripts/build.sh cuda cuda_ops_test
+
 fuzz:  ## Run every fuzz target for ten seconds
 	@scripts/install-deps.sh clang libclang-rt-dev
 	@scripts/build.sh fuzz fuzzers
 	@ctest --test-dir build-fuzz -R _fuzz --output-on-failure
 
 clean:  ## Remove what was built
-	@rm -rf build build-asan build-asan-engine build-tsan build-fuzz
+	@rm -rf build build-asan build-asan-engine build-tsan build-cuda build-fuzz

@@ -2,6 +2,7 @@
 # Configures and builds one preset with a single progress line; the compiler's words are shown
 # only when something fails.
 # Usage: scripts/build.sh PRESET TARGET
+# COGSERVE_CUDA_ARCHITECTURES, if set, is what the cuda preset compiles for.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -14,19 +15,26 @@ esac
 mkdir -p "$dir"
 log=$dir/build.log
 
-launcher=()
-if command -v ccache >/dev/null; then launcher=(-DCMAKE_CXX_COMPILER_LAUNCHER=ccache); fi
+arguments=()
+if command -v ccache >/dev/null; then
+  arguments+=(-DCMAKE_CXX_COMPILER_LAUNCHER=ccache -DCMAKE_CUDA_COMPILER_LAUNCHER=ccache)
+fi
+if [ "$preset" = cuda ] && [ -n "${COGSERVE_CUDA_ARCHITECTURES:-}" ]; then
+  arguments+=("-DCMAKE_CUDA_ARCHITECTURES=$COGSERVE_CUDA_ARCHITECTURES")
+fi
 
 fail() {
   echo
-  grep -E 'error:|Error [0-9]|undefined reference' "$log" | grep -v '^: &&' | head -n 20 | cut -c1-300 >&2
-  tail -n 3 "$log" | cut -c1-300 >&2
+  {
+    grep -E 'error:|Error |undefined reference' "$log" | grep -v '^: &&' | head -n 20 || true
+    tail -n 5 "$log"
+  } | cut -c1-300 >&2
   echo "The build failed; the whole output is in $log" >&2
   exit 1
 }
 
 echo "Configuring ($preset)"
-cmake --preset "$preset" "${launcher[@]}" >"$log" 2>&1 || fail
+cmake --preset "$preset" "${arguments[@]}" >"$log" 2>&1 || fail
 
 # One line, rewritten in place on a terminal, a line every tenth part elsewhere.
 progress() {

@@ -1,0 +1,354 @@
+#include "engine/backend/cuda/cuda_backend.hpp"
+
+#include <algorithm>
+#include <charconv>
+#include <cstring>
+
+#include "engine/backend/cuda/dense_attention.hpp"
+#include "engine/backend/cuda/elementwise.hpp"
+#include "engine/backend/cuda/error.hpp"
+#include "engine/backend/cuda/gemv.hpp"
+#include "engine/backend/cuda/norms.hpp"
+#include "engine/backend/cuda/rope_kv.hpp"
+#include "engine/base/check.hpp"
+#include "engine/base/error.hpp"
+
+namespace cogserve {
+namespace {
+
+constexpr int kMinimumMajor = 8;  // bf16 products and asynchronous copies
+constexpr int64_t kGemvRows = 8;  // up to here the bytes of a weight are the limit
+
+bool is_f32(const Tensor& tensor) { return tensor.dtype == DType::kF32; }
+
+bool is_float(const Tensor& tensor) { return tensor.dtype != DType::kI32; }
+
+bool same_shape(const Tensor& a, const Tensor& b) { return a.rows == b.rows && a.cols == b.cols; }
+
+// A [1, n] parameter for tensors with n columns.
+bool is_vector_for(const Tensor& vector, const Tensor& tensor) {
+  return is_f32(vector) && vector.rows == 1 && vector.cols == tensor.cols;
+}
+
+size_t row_bytes(const Tensor& tensor) { return tensor.cols * dtype_size(tensor.dtype); }
+
+size_t stride_bytes(const Tensor& tensor) { return tensor.row_stride * dtype_size(tensor.dtype); }
+
+// Where load_vector puts the second copy of `count` values.
+size_t second_copy_offset(int64_t count) {
+  constexpr size_t kAlignment = 256;
+  return (count * sizeof(float) + kAlignment - 1) / kAlignment * kAlignment;
+}
+
+// The <n> of "cuda:<n>", -1 for anything else.
+int parse_ordinal(std::string_view device) {
+  constexpr std::string_view kPrefix = "cuda:";
+  if (!device.starts_with(kPrefix)) return -1;
+  const std::string_view digits = device.substr(kPrefix.size());
+  int ordinal = -1;
+  const auto [end, error] = std::from_chars(digits.begin(), digits.end(), ordinal);
+  return error == std::errc() && end == digits.end() && ordinal >= 0 ? ordinal : -1;
+}
+
+absl::Status device_error(const std::string& message) {
+  return make_error(absl::StatusCode::kFailedPrecondition, "DEVICE", "device", message);
+}
+
+}  // namespace
+
+absl::StatusOr<std::unique_ptr<CudaBackend>> CudaBackend::create(std::string_view device,
+                                                                 DType activation) {
+  check(activation == DType::kBF16 || activation == DType::kF16, "activations are bf16 or f16");
+  const int ordinal = parse_ordinal(device);
+  if (ordinal < 0) {
+    return invalid_argument(
+        "UNKNOWN_DEVICE", "device",
+        "device is \"cpu\" or \"cuda:<n>\", got \"" + std::string(device) + "\"");
+  }
+  int count = 0;
+  if (const cudaError_t error = cudaGetDeviceCount(&count); error != cudaSuccess) {
+    return device_error(cuda::describe_error("cudaGetDeviceCount", error));
+  }
+  if (ordinal >= count) {
+    return invalid_argument("UNKNOWN_DEVICE", "device",
+                            "there are " + std::to_string(count) + " CUDA devices, got \"" +
+                                std::string(device) + "\"");
+  }
+  try {
+    cudaDeviceProp properties;
+    cuda::check_cuda(cudaGetDeviceProperties(&properties, ordinal), "cudaGetDeviceProperties");
+    const std::string sm =
+        "sm_" + std::to_string(properties.major) + std::to_string(properties.minor);
+    if (properties.major < kMinimumMajor) {
+      return device_error(std::string(properties.name) + " is " + sm + ", sm_80 is the least");
+    }
+    cuda::check_cuda(cudaSetDevice(ordinal), "cudaSetDevice");
+    std::string description = std::string(device) + " (" + properties.name + ", " + sm + ", " +
+                              std::string(dtype_name(activation)) + ")";
+    return std::unique_ptr<CudaBackend>(
+        new CudaBackend(ordinal, activation, std::move(description)));
+  } catch (const cuda::CudaError& error) {
+    return device_error(error.what());
+  }
+}
+
+CudaBackend::CudaBackend(int ordinal, DType activation, std::string description)
+    : ordinal_(ordinal),
+      activation_(activation),
+      description_(std::move(description)),
+      bound_(std::this_thread::get_id()),
+      staging_(&stream_),
+      matmul_(activation),
+      attention_scratch_(cuda::allocate_device(kAttentionScratchBytes)),
+      results_(cuda::allocate_device(kSampleRows * sizeof(cuda::SampleResult))),
+      host_results_(cuda::allocate_pinned(kSampleRows * sizeof(cuda::SampleResult))) {}
+
+void CudaBackend::bind_thread() {
+  if (bound_ == std::this_thread::get_id()) return;
+  cuda::check_cuda(cudaSetDevice(ordinal_), "cudaSetDevice");
+  bound_ = std::this_thread::get_id();
+}
+
+void CudaBackend::wait() {
+  stream_.synchronize();
+  pulse().beat();
+}
+
+int64_t CudaBackend::available_memory() const {
+  cuda::check_cuda(cudaSetDevice(ordinal_), "cudaSetDevice");
+  size_t free = 0;
+  size_t total = 0;
+  cuda::check_cuda(cudaMemGetInfo(&free, &total), "cudaMemGetInfo");
+  return static_cast<int64_t>(free);
+}
+
+absl::StatusOr<Buffer> CudaBackend::allocate_raw(size_t bytes) {
+  bind_thread();
+  void* memory = nullptr;
+  const cudaError_t error = cudaMalloc(&memory, std::max<size_t>(bytes, 1));
+  if (error == cudaErrorMemoryAllocation) {
+    cudaGetLastError();  // it is not to be reported again by the next launch
+    return make_error(absl::StatusCode::kResourceExhausted, "MEMORY", "",
+                      "no " + std::to_string(bytes) + " bytes of device memory to be had");
+  }
+  cuda::check_cuda(error, "cudaMalloc");
+  return Buffer(memory, bytes, [](void* data) { cudaFree(data); });
+}
+
+absl::StatusOr<Buffer> CudaBackend::allocate(size_t bytes) {
+  absl::StatusOr<Buffer> buffer = allocate_raw(bytes);
+  if (buffer.ok() && bytes > 0) {
+    cuda::check_cuda(cudaMemsetAsync(buffer->data(), 0, bytes, stream_.get()), "cudaMemsetAsync");
+  }
+  return buffer;
+}
+
+void CudaBackend::upload(const void* host, const Tensor& dst) {
+  bind_thread();
+  if (dst.rows == 0 || dst.cols == 0) return;
+  cuda::check_cuda(
+      cudaMemcpy2DAsync(dst.data, stride_bytes(dst), host, row_bytes(dst), row_bytes(dst), dst.rows,
+                        cudaMemcpyHostToDevice, stream_.get()),
+      "cudaMemcpy2DAsync");
+  wait();
+}
+
+void CudaBackend::download(const Tensor& src, void* host) {
+  bind_thread();
+  if (src.rows == 0 || src.cols == 0) return;
+  cuda::check_cuda(
+      cudaMemcpy2DAsync(host, row_bytes(src), src.data, stride_bytes(src), row_bytes(src), src.rows,
+                        cudaMemcpyDeviceToHost, stream_.get()),
+      "cudaMemcpy2DAsync");
+  wait();
+}
+
+void CudaBackend::synchronize() {
+  bind_thread();
+  wait();
+}
+
+void CudaBackend::write(void* to, const void* host, size_t bytes) {
+  staging_.write(to, bytes, [&](size_t offset, size_t count, std::byte* out) {
+    std::memcpy(out, static_cast<const std::byte*>(host) + offset, count);
+  });
+}
+
+absl::StatusOr<Weight> CudaBackend::load_weight(const HostTensor& source) {
+  check(!source.shape.empty() && source.shape[0] > 0 && source.dtype != DType::kI32,
+        "a weight is a matrix of floats");
+  Weight weight;
+  weight.dtype = activation_;
+  weight.out_features = source.shape[0];
+  weight.in_features = source.elements() / source.shape[0];
+  absl::StatusOr<Buffer> storage = allocate_raw(source.elements() * dtype_size(activation_));
+  if (!storage.ok()) return storage.status();
+  weight.storage = *std::move(storage);
+  const size_t bytes = source.elements() * dtype_size(source.dtype);
+  if (source.dtype == activation_) {
+    write(weight.storage.data(), source.data, bytes);
+    return weight;
+  }
+  absl::StatusOr<Buffer> original = allocate_raw(bytes);
+  if (!original.ok()) return original.status();
+  write(original->data(), source.data, bytes);
+  cuda::copy_rows(
+      Tensor::matrix(original->data(), source.dtype, weight.out_features, weight.in_features),
+      nullptr,
+      Tensor::matrix(weight.storage.data(), activation_, weight.out_features, weight.in_features),
+      stream_.get());
+  wait();
+  return weight;
+}
+
+absl::StatusOr<Parameter> CudaBackend::load_vector(const HostTensor& source) {
+  check(source.dtype != DType::kI32, "a parameter vector holds floats");
+  const int64_t count = source.elements();
+  const size_t second = second_copy_offset(count);
+  absl::StatusOr<Buffer> storage = allocate(second + count * dtype_size(activation_));
+  if (!storage.ok()) return storage.status();
+  Parameter parameter;
+  parameter.storage = *std::move(storage);
+  parameter.tensor = Tensor::matrix(parameter.storage.data(), DType::kF32, 1, count);
+  std::vector<float> values(count);
+  for (int64_t i = 0; i < count; ++i) values[i] = host_value(source, i);
+  write(parameter.tensor.data, values.data(), count * sizeof(float));
+  auto* const copy = static_cast<std::byte*>(parameter.storage.data()) + second;
+  cuda::copy_rows(parameter.tensor, nullptr, Tensor::matrix(copy, activation_, 1, count),
+                  stream_.get());
+  return parameter;
+}
+
+absl::StatusOr<Parameter> CudaBackend::load_table(const HostTensor& source) {
+  check(!source.shape.empty() && source.shape[0] > 0, "a table has rows");
+  const size_t bytes = source.elements() * dtype_size(source.dtype);
+  absl::StatusOr<Buffer> storage = allocate_raw(bytes);
+  if (!storage.ok()) return storage.status();
+  Parameter parameter;
+  parameter.storage = *std::move(storage);
+  parameter.tensor = Tensor::matrix(parameter.storage.data(), source.dtype, source.shape[0],
+                                    source.elements() / source.shape[0]);
+  write(parameter.tensor.data, source.data, bytes);
+  return parameter;
+}
+
+void CudaBackend::linear(const Tensor& x, const Weight& w, const Tensor* bias, const Tensor& y) {
+  check(is_activation(x) && (is_activation(y) || is_f32(y)) && x.rows == y.rows,
+        "linear: x is an activation, y that or f32, with equal rows");
+  check(x.cols == w.in_features && y.cols == w.out_features,
+        "linear: shapes do not fit the weight");
+  check(w.dtype == activation_, "linear: the weight was loaded by this backend");
+  check(bias == nullptr || is_vector_for(*bias, y), "linear: bias is [1, out]");
+  bind_thread();
+  const Tensor matrix =
+      Tensor::matrix(w.storage.data(), activation_, w.out_features, w.in_features);
+  if (x.rows > kGemvRows) {
+    const void* added = nullptr;
+    if (bias != nullptr) {
+      const size_t offset = is_f32(y) ? 0 : second_copy_offset(bias->cols);
+      added = static_cast<const std::byte*>(bias->data) + offset;
+    }
+    if (matmul_.run(x, matrix, added, y, stream_)) return;
+  }
+  cuda::gemv(x, matrix, bias, y, stream_.get());
+}
+
+void CudaBackend::embed(const Tensor& table, std::span<const int32_t> ids, const Tensor& y) {
+  check(is_float(table) && is_activation(y) && table.cols == y.cols,
+        "embed: table and y do not fit");
+  check(static_cast<int64_t>(ids.size()) == y.rows, "embed: one id for each row");
+  for (int32_t id : ids) check(id < table.rows, "embed: id beyond the table");
+  bind_thread();
+  index_parcel_.clear();
+  const size_t at = index_parcel_.add(ids);
+  const std::byte* const sent = staging_.send(index_parcel_);
+  cuda::copy_rows(table, cuda::Staging::at<int32_t>(sent, at), y, stream_.get());
+}
+
+void CudaBackend::gather_rows(const Tensor& x, std::span<const int32_t> rows, const Tensor& y) {
+  check(is_activation(x) && is_activation(y) && x.cols == y.cols,
+        "gather_rows: x and y do not fit");
+  check(static_cast<int64_t>(rows.size()) == y.rows, "gather_rows: one index for each row");
+  for (int32_t row : rows) check(row >= 0 && row < x.rows, "gather_rows: index out of range");
+  bind_thread();
+  index_parcel_.clear();
+  const size_t at = index_parcel_.add(rows);
+  const std::byte* const sent = staging_.send(index_parcel_);
+  cuda::copy_rows(x, cuda::Staging::at<int32_t>(sent, at), y, stream_.get());
+}
+
+void CudaBackend::copy(const Tensor& x, const Tensor& y) {
+  check(is_float(x) && is_float(y) && same_shape(x, y), "copy: floats of the same shape");
+  bind_thread();
+  cuda::copy_rows(x, nullptr, y, stream_.get());
+}
+
+void CudaBackend::add(const Tensor& x, const Tensor& y) {
+  check(is_activation(x) && is_activation(y) && same_shape(x, y),
+        "add: activations of the same shape");
+  bind_thread();
+  cuda::add(x, y, stream_.get());
+}
+
+void CudaBackend::rms_norm(const Tensor& x, const Tensor& weight, float eps, const Tensor& y) {
+  check(is_activation(x) && is_activation(y) && same_shape(x, y),
+        "rms_norm: activations of the same shape");
+  check(is_vector_for(weight, x), "rms_norm: weight is [1, n]");
+  bind_thread();
+  cuda::rms_norm(x, weight, eps, y, stream_.get());
+}
+
+void CudaBackend::layer_norm(const Tensor& x, const Tensor& weight, const Tensor& bias, float eps,
+                             const Tensor& y) {
+  check(is_activation(x) && is_activation(y) && same_shape(x, y),
+        "layer_norm: activations of the same shape");
+  check(is_vector_for(weight, x) && is_vector_for(bias, x), "layer_norm: parameters are [1, n]");
+  bind_thread();
+  cuda::layer_norm(x, weight, bias, eps, y, stream_.get());
+}
+
+void CudaBackend::add_layer_norm(const Tensor& x, const Tensor& weight, const Tensor& bias,
+                                 float eps, const Tensor& y) {
+  check(is_activation(x) && is_activation(y) && same_shape(x, y),
+        "add_layer_norm: activations of the same shape");
+  check(is_vector_for(weight, x) && is_vector_for(bias, x),
+        "add_layer_norm: parameters are [1, n]");
+  bind_thread();
+  cuda::add_layer_norm(x, weight, bias, eps, y, stream_.get());
+}
+
+void CudaBackend::silu_mul(const Tensor& gate, const Tensor& up, const Tensor& y) {
+  check(is_activation(gate) && is_activation(up) && is_activation(y), "silu_mul: activations");
+  check(same_shape(gate, up) && same_shape(gate, y), "silu_mul: the same shape");
+  bind_thread();
+  cuda::silu_mul(gate, up, y, stream_.get());
+}
+
+void CudaBackend::gelu(const Tensor& x) {
+  check(is_activation(x), "gelu: activations");
+  bind_thread();
+  cuda::gelu(x, stream_.get());
+}
+
+void CudaBackend::extract_patches(const Tensor& pixels, int size, int patch, const Tensor& y) {
+  check(patch > 0 && size > 0 && size % patch == 0, "extract_patches: size is whole patches");
+  const int64_t grid = size / patch;
+  check(is_f32(pixels) && pixels.rows == 3 && pixels.cols == int64_t{size} * size,
+        "extract_patches: pixels are [3, size * size]");
+  check(is_activation(y) && y.rows == grid * grid && y.cols == int64_t{3} * patch * patch,
+        "extract_patches: y is [grid^2, 3 * patch^2]");
+  bind_thread();
+  cuda::extract_patches(pixels, size, patch, y, stream_.get());
+}
+
+void CudaBackend::merge_2x2(const Tensor& x, int grid, const Tensor& y) {
+  const int64_t cells = grid / 2;
+  check(grid > 0 && grid % 2 == 0 && is_activation(x) && x.rows == int64_t{grid} * grid,
+        "merge_2x2: x is [grid^2, c], grid even");
+  check(is_activation(y) && y.rows == cells * cells && y.cols == 4 * x.cols,
+        "merge_2x2: y is [(grid / 2)^2, 4c]");
+  bind_thread();
+  cuda::merge_2x2(x, grid, y, stream_.get());
+}
+
+}  // namespace cogserve

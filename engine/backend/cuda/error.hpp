@@ -1,0 +1,25 @@
+// The one exception of the CUDA backend: a device fault while serving, named after the call.
+#pragma once
+
+#include <cuda_runtime.h>
+
+#include <stdexcept>
+#include <string>
+
+namespace cogserve::cuda {
+
+// Caught where InvariantError is: once, in the engine loop.
+class CudaError : public std::runtime_error {
+ public:
+  using std::runtime_error::runtime_error;
+};
+
+// "cudaMalloc: cudaErrorMemoryAllocation (out of memory)"
+std::string describe_error(const char* call, cudaError_t error);
+
+// Throws CudaError unless `error` is cudaSuccess. `call` names the API call or the kernel.
+inline void check_cuda(cudaError_t error, const char* call) {
+  if (error != cudaSuccess) throw CudaError(describe_error(call, error));
+}
+
+}  // namespace cogserve::cuda

@@ -1,0 +1,147 @@
+#include "engine/backend/cuda/gemv.hpp"
+
+#include "engine/backend/cuda/dispatch.hpp"
+#include "engine/backend/cuda/launch.cuh"
+#include "engine/backend/cuda/numeric.cuh"
+
+namespace cogserve::cuda {
+namespace {
+
+// --- kernels ------------------------------------------------------------------------------------
+
+constexpr int kWarps = 4;
+constexpr int kThreads = 32 * kWarps;
+constexpr int kOuts = 4;     // rows of W that a block takes
+constexpr int kMaxRows = 8;  // rows of x that a block takes
+
+template <typename T, typename Out>
+struct GemvArguments {
+  const T* x;
+  int64_t x_stride;
+  const T* w;
+  const float* bias;  // may be null
+  Out* y;
+  int64_t y_stride;
+  int rows;
+  int64_t in;
+  int64_t out;
+};
+
+// sums[r][o] += x[r][k] w[o][k] over this thread's share of k: with kWide groups of 8 elements, a
+// block's threads side by side, kStep elements further each turn; else single elements.
+template <typename T, int kRows, bool kWide>
+__device__ __forceinline__ void accumulate(const T* const (&x)[kRows], const T* const (&w)[kOuts],
+                                           int64_t in, float (&sums)[kRows][kOuts]) {
+  if constexpr (kWide) {
+    constexpr int kStep = kThreads * kPack;
+#pragma unroll 2
+    for (int64_t k = threadIdx.x * kPack; k < in; k += kStep) {
+      uint4 words[kOuts];
+#pragma unroll
+      for (int o = 0; o < kOuts; ++o) words[o] = *reinterpret_cast<const uint4*>(w[o] + k);
+      float weights[kOuts][kPack];
+#pragma unroll
+      for (int o = 0; o < kOuts; ++o) unpack<T>(words[o], weights[o]);
+#pragma unroll
+      for (int r = 0; r < kRows; ++r) {
+        float inputs[kPack];
+        unpack<T>(*reinterpret_cast<const uint4*>(x[r] + k), inputs);
+#pragma unroll
+        for (int o = 0; o < kOuts; ++o) {
+#pragma unroll
+          for (int i = 0; i < kPack; ++i) {
+            sums[r][o] = fmaf(inputs[i], weights[o][i], sums[r][o]);
+          }
+        }
+      }
+    }
+  } else {
+    for (int64_t k = threadIdx.x; k < in; k += kThreads) {
+#pragma unroll
+      for (int r = 0; r < kRows; ++r) {
+#pragma unroll
+        for (int o = 0; o < kOuts; ++o) {
+          sums[r][o] = fmaf(widen(x[r][k]), widen(w[o][k]), sums[r][o]);
+        }
+      }
+    }
+  }
+}
+
+// A block computes kOuts outputs of kRows rows; its four warps share the length of the rows, so
+// that even 4096 outputs keep a large GPU's memory busy. Lanes are summed by a tree, then warps in
+// turn. Bytes: 2 * in * out of W for each kRows rows of x (x itself comes from L1 and L2).
+template <typename T, typename Out, int kRows, bool kWide>
+__global__ __launch_bounds__(kThreads) void gemv_kernel(GemvArguments<T, Out> a) {
+  float* const partial = shared_memory<float>();  // [kWarps, kRows * kOuts]
+  const int64_t first_out = static_cast<int64_t>(blockIdx.x) * kOuts;
+  const int first_row = static_cast<int>(blockIdx.y) * kRows;
+  // Rows and outputs beyond the end repeat the last one and are not stored.
+  const T* x[kRows];
+  const T* w[kOuts];
+#pragma unroll
+  for (int r = 0; r < kRows; ++r) x[r] = a.x + min(first_row + r, a.rows - 1) * a.x_stride;
+#pragma unroll
+  for (int o = 0; o < kOuts; ++o) w[o] = a.w + min(first_out + o, a.out - 1) * a.in;
+  float sums[kRows][kOuts] = {};
+  accumulate<T, kRows, kWide>(x, w, a.in, sums);
+
+  const int warp = threadIdx.x / 32;
+#pragma unroll
+  for (int r = 0; r < kRows; ++r) {
+#pragma unroll
+    for (int o = 0; o < kOuts; ++o) {
+      const float sum = warp_sum(sums[r][o]);
+      if (threadIdx.x % 32 == 0) partial[(warp * kRows + r) * kOuts + o] = sum;
+    }
+  }
+  __syncthreads();
+  const int r = static_cast<int>(threadIdx.x) / kOuts;
+  const int64_t out = first_out + threadIdx.x % kOuts;
+  if (r >= kRows || first_row + r >= a.rows || out >= a.out) return;
+  float sum = 0.0f;
+#pragma unroll
+  for (int i = 0; i < kWarps; ++i) sum += partial[i * kRows * kOuts + threadIdx.x];
+  if (a.bias != nullptr) sum += a.bias[out];
+  a.y[(first_row + r) * a.y_stride + out] = narrow<Out>(sum);
+}
+
+// --- launchers ----------------------------------------------------------------------------------
+
+template <typename T, typename Out, int kRows, bool kWide>
+void start(const GemvArguments<T, Out>& arguments, cudaStream_t stream) {
+  const dim3 grid(ceil_div(arguments.out, kOuts), ceil_div(arguments.rows, kRows));
+  launch("gemv", {grid, dim3(kThreads), kWarps * kRows * kOuts * sizeof(float)}, stream,
+         gemv_kernel<T, Out, kRows, kWide>, arguments);
+}
+
+template <typename T, typename Out>
+void choose(const GemvArguments<T, Out>& arguments, bool wide, cudaStream_t stream) {
+  if (!wide) return start<T, Out, kMaxRows, false>(arguments, stream);
+  if (arguments.rows == 1) return start<T, Out, 1, true>(arguments, stream);
+  if (arguments.rows == 2) return start<T, Out, 2, true>(arguments, stream);
+  if (arguments.rows <= 4) return start<T, Out, 4, true>(arguments, stream);
+  start<T, Out, kMaxRows, true>(arguments, stream);
+}
+
+}  // namespace
+
+void gemv(const Tensor& x, const Tensor& w, const Tensor* bias, const Tensor& y,
+          cudaStream_t stream) {
+  if (x.rows == 0) return;
+  const bool wide = rows_are_aligned(x) && rows_are_aligned(w);
+  with_activation(x.dtype, [&](auto element) {
+    using T = typename decltype(element)::Type;
+    const auto run = [&](auto out) {
+      using Out = typename decltype(out)::Type;
+      choose<T, Out>(
+          {x.row<T>(0), x.row_stride, w.row<T>(0), bias == nullptr ? nullptr : bias->row<float>(0),
+           y.row<Out>(0), y.row_stride, static_cast<int>(x.rows), x.cols, w.rows},
+          wide, stream);
+    };
+    if (y.dtype == DType::kF32) return run(Element<float>());
+    run(Element<T>());
+  });
+}
+
+}  // namespace cogserve::cuda

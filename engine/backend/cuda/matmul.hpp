@@ -1,0 +1,32 @@
+// Matrix products of many rows, by cuBLASLt.
+//
+// The library's heuristic is asked once for each class of shapes (see matmul_key) and its choice
+// kept for as long as the backend lives. 2 * rows * in * out FLOP.
+#pragma once
+
+#include <cuda_runtime.h>
+
+#include <memory>
+
+#include "engine/backend/cuda/device_memory.hpp"
+#include "engine/base/tensor.hpp"
+
+namespace cogserve::cuda {
+
+class Matmul {
+ public:
+  explicit Matmul(DType activation);
+  ~Matmul();
+
+  // x [rows, in] and w [out, in] (contiguous) are activations, y [rows, out] is that or f32. `bias`
+  // [out], of y's dtype, may be null. False, and nothing done, if the library has no algorithm for
+  // the shape.
+  bool run(const Tensor& x, const Tensor& w, const void* bias, const Tensor& y,
+           const Stream& stream);
+
+ private:
+  class Library;
+  std::unique_ptr<Library> library_;
+};
+
+}  // namespace cogserve::cuda

@@ -1,0 +1,323 @@
+#include "engine/backend/cuda/paged_attention.hpp"
+
+#include "engine/backend/cuda/attention_tile.cuh"
+#include "engine/backend/cuda/dispatch.hpp"
+#include "engine/backend/cuda/launch.cuh"
+#include "engine/backend/cuda/single_row_attention.cuh"
+
+namespace cogserve::cuda {
+namespace {
+
+// --- kernels ------------------------------------------------------------------------------------
+
+constexpr int kThreads = 128;
+constexpr int kWarps = kThreads / 32;
+constexpr int kWarpRows = 16;
+
+template <typename T>
+struct PagedArguments {
+  const T* q;
+  int64_t q_stride;
+  T* y;
+  int64_t y_stride;
+  const T* keys;
+  const T* values;
+  const int32_t* block_tables;
+  int heads;
+  int kv_heads;
+  int group;  // query heads of a KV head
+  int block_size;
+  int head_dim;
+  float scale_log2e;
+};
+
+// Where the rows of one sequence and one KV head lie in the cache.
+struct PagedOffset {
+  const int32_t* table;
+  int64_t block_stride;
+  int64_t head;
+  int block_size;
+  int head_dim;
+
+  __device__ __forceinline__ int64_t operator()(int key) const {
+    return table[key / block_size] * block_stride + head + key % block_size * head_dim;
+  }
+};
+
+template <typename T>
+__device__ __forceinline__ PagedOffset paged_offset(const PagedArguments<T>& a, int table_begin,
+                                                    int kv_head) {
+  const int64_t head = static_cast<int64_t>(a.block_size) * a.head_dim;
+  return {a.block_tables + table_begin, a.kv_heads * head, kv_head * head, a.block_size,
+          a.head_dim};
+}
+
+// A block takes up to 64 query rows: the tokens of a tile times the heads of one group, which share
+// keys and values. 4 * kDim FLOP a pair of row and key; 4 * kDim bytes a key for the whole block.
+template <typename T, int kDim>
+__global__ __launch_bounds__(kThreads) void prefill_kernel(PagedArguments<T> a,
+                                                           const PrefillTile* tiles) {
+  T* const shared = shared_memory<T>();
+  const PrefillTile tile = tiles[blockIdx.x];
+  const int kv_head = blockIdx.y;
+  const int g = threadIdx.x % 32 / 4;
+  QueryRows<kDim> rows;
+  const T* q[2];
+  T* y[2];
+#pragma unroll
+  for (int i = 0; i < 2; ++i) {
+    const int packed = static_cast<int>(threadIdx.x) / 32 * kWarpRows + g + 8 * i;
+    const int token = packed / a.group;
+    const int column = (kv_head * a.group + packed % a.group) * kDim;
+    const bool exists = token < tile.tokens;
+    q[i] = exists ? a.q + (tile.row + token) * a.q_stride + column : nullptr;
+    y[i] = exists ? a.y + (tile.row + token) * a.y_stride + column : nullptr;
+    rows.limit[i] = tile.first_index + min(token, tile.tokens - 1) + 1;
+  }
+  load_queries<T, kDim>(q[0], q[1], rows);
+  attend<T, kDim, kThreads>(a.keys, a.values, paged_offset(a, tile.table_begin, kv_head),
+                            tile.first_index + tile.tokens, a.scale_log2e, shared, rows);
+  store_rows<T, kDim>(rows, y[0], y[1]);
+}
+
+// What a split leaves for one head: the unnormalised sum, the largest score, the sum of weights.
+constexpr int split_floats(int head_dim) { return head_dim + 2; }
+
+template <int kDim>
+struct DecodeShared {
+  static constexpr int kTile = Tile<kDim, kSplitKeys>::kElements;
+  static constexpr size_t kBytes = size_t{2} * kTile * 2;  // keys and values
+  static constexpr int kStateFloats = kWarps * kWarpRows * (kDim + 2);
+  static_assert(kStateFloats * sizeof(float) <= kBytes);
+};
+
+// Leaves a warp's rows in shared memory: [kWarps, kWarpRows, kDim], then tops, then sums.
+template <int kDim>
+__device__ __forceinline__ void share_rows(const QueryRows<kDim>& rows, float* state) {
+  const int warp = threadIdx.x / 32;
+  const int g = threadIdx.x % 32 / 4;
+  const int t = threadIdx.x % 4;
+  float* const tops = state + kWarps * kWarpRows * kDim;
+  float* const sums = tops + kWarps * kWarpRows;
+#pragma unroll
+  for (int i = 0; i < 2; ++i) {
+    const int row = warp * kWarpRows + g + 8 * i;
+#pragma unroll
+    for (int n = 0; n < kDim / 8; ++n) {
+      state[row * kDim + n * 8 + t * 2] = rows.out[n][2 * i];
+      state[row * kDim + n * 8 + t * 2 + 1] = rows.out[n][2 * i + 1];
+    }
+    if (t == 0) {
+      tops[row] = rows.top[i];
+      sums[row] = rows.sum[i];
+    }
+  }
+}
+
+// One split of one row and one KV head: up to 16 heads of its group fill the 16 rows of a matrix
+// product; each warp takes 32 of the 128 keys, and the four results are added in ascending order.
+// Limited by memory: 4 * kDim bytes a key.
+template <typename T, int kDim>
+__global__ __launch_bounds__(kThreads) void decode_kernel(PagedArguments<T> a,
+                                                          const DecodeSplit* splits,
+                                                          float* scratch) {
+  constexpr int kWarpKeys = kSplitKeys / kWarps;
+  using Shared = DecodeShared<kDim>;
+  T* const keys = shared_memory<T>();
+  T* const values = keys + Shared::kTile;
+  const DecodeSplit split = splits[blockIdx.x];
+  const int kv_head = blockIdx.y;
+  const int first_head = blockIdx.z * kWarpRows;  // within the group
+  const PagedOffset offset = paged_offset(a, split.table_begin, kv_head);
+  load_tile<T, kDim, kSplitKeys, kThreads>(a.keys, offset, split.first_key, split.keys, keys);
+  ptx::commit_copies();
+  load_tile<T, kDim, kSplitKeys, kThreads>(a.values, offset, split.first_key, split.keys, values);
+  ptx::commit_copies();
+
+  QueryRows<kDim> rows;
+  const T* const q = a.q + split.row * a.q_stride + kv_head * a.group * kDim;
+  const int heads = min(a.group - first_head, kWarpRows);
+  const int g = threadIdx.x % 32 / 4;
+  rows.limit[0] = split.keys;
+  rows.limit[1] = split.keys;
+  load_queries<T, kDim>(g < heads ? q + (first_head + g) * kDim : nullptr,
+                        g + 8 < heads ? q + (first_head + g + 8) * kDim : nullptr, rows);
+  const int warp_key = static_cast<int>(threadIdx.x) / 32 * kWarpKeys;
+  float scores[kWarpKeys / 8][4];
+  ptx::wait_copies<1>();
+  __syncthreads();
+  multiply_keys<T, kDim, kWarpKeys>(rows, keys + warp_key * Tile<kDim, kSplitKeys>::kStride,
+                                    scores);
+  softmax_step<kDim, kWarpKeys / 8>(scores, split.first_key + warp_key, a.scale_log2e, rows);
+  ptx::wait_copies<0>();
+  __syncthreads();
+  add_values<T, kDim, kWarpKeys>(scores, values + warp_key * Tile<kDim, kSplitKeys>::kStride, rows);
+  finish_sums<kDim>(rows);
+  __syncthreads();  // keys and values are done with: their memory takes the warps' results
+
+  float* const state = shared_memory<float>();
+  share_rows<kDim>(rows, state);
+  __syncthreads();
+  const float* const tops = state + kWarps * kWarpRows * kDim;
+  const float* const sums = tops + kWarps * kWarpRows;
+  for (int i = threadIdx.x; i < heads * kDim; i += kThreads) {
+    const int head = i / kDim;
+    float top = -INFINITY;
+    for (int warp = 0; warp < kWarps; ++warp) top = fmaxf(top, tops[warp * kWarpRows + head]);
+    float out = 0.0f;
+    float sum = 0.0f;
+    for (int warp = 0; warp < kWarps; ++warp) {
+      const int row = warp * kWarpRows + head;
+      const float weight = ptx::exp2_approx(tops[row] - top);
+      out = fmaf(weight, state[row * kDim + i % kDim], out);
+      sum = fmaf(weight, sums[row], sum);
+    }
+    const int64_t item =
+        static_cast<int64_t>(blockIdx.x) * a.heads + kv_head * a.group + first_head + head;
+    float* const result = scratch + item * split_floats(kDim);
+    result[i % kDim] = out;
+    if (i % kDim == 0) {
+      result[kDim] = top;
+      result[kDim + 1] = sum;
+    }
+  }
+}
+
+// One block a row and head: the splits' results in ascending order. 4 * (head_dim + 2) bytes a
+// split.
+template <typename T>
+__global__ __launch_bounds__(kThreads) void merge_kernel(PagedArguments<T> a,
+                                                         const DecodeMerge* merges,
+                                                         const float* scratch) {
+  const DecodeMerge merge = merges[blockIdx.x];
+  const int head = blockIdx.y;
+  const int floats = split_floats(a.head_dim);
+  const int64_t step = static_cast<int64_t>(a.heads) * floats;
+  const float* const first = scratch + merge.split_begin * step + head * floats;
+  float top = -INFINITY;
+  for (int i = 0; i < merge.splits; ++i) top = fmaxf(top, first[i * step + a.head_dim]);
+  float sum = 0.0f;
+  float out[2] = {0.0f, 0.0f};
+  for (int i = 0; i < merge.splits; ++i) {
+    const float* const split = first + i * step;
+    const float weight = ptx::exp2_approx(split[a.head_dim] - top);
+    sum = fmaf(weight, split[a.head_dim + 1], sum);
+    for (int part = 0; part < 2; ++part) {
+      const int at = threadIdx.x + part * kThreads;
+      if (at < a.head_dim) out[part] = fmaf(weight, split[at], out[part]);
+    }
+  }
+  for (int part = 0; part < 2; ++part) {
+    const int at = threadIdx.x + part * kThreads;
+    if (at < a.head_dim) {
+      a.y[merge.row * a.y_stride + head * a.head_dim + at] = narrow<T>(out[part] / sum);
+    }
+  }
+}
+
+// One warp a row and head; see attend_single_row.
+template <typename T>
+__global__ __launch_bounds__(kThreads) void single_row_kernel(PagedArguments<T> a,
+                                                              const SingleRow* rows) {
+  const SingleRow row = rows[blockIdx.x];
+  const int head = static_cast<int>(blockIdx.y) * kWarps + threadIdx.x / 32;
+  if (head >= a.heads) return;
+  const int column = head * a.head_dim;
+  attend_single_row(a.q + row.row * a.q_stride + column, a.keys, a.values,
+                    paged_offset(a, row.table_begin, head / a.group), row.keys, a.head_dim,
+                    a.scale_log2e, a.y + row.row * a.y_stride + column);
+}
+
+// --- launchers ----------------------------------------------------------------------------------
+
+template <typename T>
+PagedArguments<T> arguments_of(const PagedAttention& attention) {
+  const PagedKv& kv = attention.kv;
+  return {attention.q.row<T>(0),
+          attention.q.row_stride,
+          attention.y.row<T>(0),
+          attention.y.row_stride,
+          static_cast<const T*>(kv.keys),
+          static_cast<const T*>(kv.values),
+          attention.block_tables,
+          attention.heads,
+          kv.kv_heads,
+          attention.heads / kv.kv_heads,
+          kv.block_size,
+          kv.head_dim,
+          attention.scale * kLog2e};
+}
+
+// Calls `body(Element<T>(), std::integral_constant<int, head_dim>())`.
+template <typename Body>
+void with_head_dim(const PagedAttention& attention, const Body& body) {
+  with_activation(attention.q.dtype, [&](auto element) {
+    switch (attention.kv.head_dim) {
+      case 32:
+        return body(element, std::integral_constant<int, 32>());
+      case 64:
+        return body(element, std::integral_constant<int, 64>());
+      case 112:
+        return body(element, std::integral_constant<int, 112>());
+      case 128:
+        return body(element, std::integral_constant<int, 128>());
+    }
+    check(false, "paged_attention: a head size of the tensor core kernels");
+  });
+}
+
+}  // namespace
+
+bool fits_tensor_cores(const PagedAttention& attention) {
+  const PagedKv& kv = attention.kv;
+  const bool known =
+      kv.head_dim == 32 || kv.head_dim == 64 || kv.head_dim == 112 || kv.head_dim == 128;
+  return known && attention.heads / kv.kv_heads <= kPrefillRows && rows_are_aligned(attention.q) &&
+         rows_are_aligned(attention.y) && reinterpret_cast<uintptr_t>(kv.keys) % 16 == 0 &&
+         reinterpret_cast<uintptr_t>(kv.values) % 16 == 0;
+}
+
+void attend_prefill(const PagedAttention& attention, const PrefillTile* tiles, int count,
+                    cudaStream_t stream) {
+  if (count == 0) return;
+  with_head_dim(attention, [&](auto element, auto head_dim) {
+    using T = typename decltype(element)::Type;
+    constexpr int kDim = decltype(head_dim)::value;
+    launch("paged_attention (prefill)",
+           {dim3(count, attention.kv.kv_heads), dim3(kThreads), kAttendBytes<kDim>}, stream,
+           prefill_kernel<T, kDim>, arguments_of<T>(attention), tiles);
+  });
+}
+
+size_t split_bytes(int heads, int head_dim) {
+  return size_t{sizeof(float)} * heads * split_floats(head_dim);
+}
+
+void attend_decode(const PagedAttention& attention, const DecodeSplit* splits,
+                   const DecodeMerge* merges, const DecodeWave& wave, float* scratch,
+                   cudaStream_t stream) {
+  with_head_dim(attention, [&](auto element, auto head_dim) {
+    using T = typename decltype(element)::Type;
+    constexpr int kDim = decltype(head_dim)::value;
+    const PagedArguments<T> arguments = arguments_of<T>(attention);
+    const dim3 grid(wave.splits, arguments.kv_heads, ceil_div(arguments.group, kWarpRows));
+    launch("paged_attention (decode)", {grid, dim3(kThreads), DecodeShared<kDim>::kBytes}, stream,
+           decode_kernel<T, kDim>, arguments, splits + wave.split_begin, scratch);
+    launch("paged_attention (merge)", {dim3(wave.merges, attention.heads), dim3(kThreads), 0},
+           stream, merge_kernel<T>, arguments, merges + wave.merge_begin, scratch);
+  });
+}
+
+void attend_single_rows(const PagedAttention& attention, const SingleRow* rows, int count,
+                        cudaStream_t stream) {
+  if (count == 0) return;
+  check(attention.kv.head_dim <= kMaxHeadDim, "paged_attention: head_dim is at most 256");
+  with_activation(attention.q.dtype, [&](auto element) {
+    using T = typename decltype(element)::Type;
+    launch("paged_attention (any head size)",
+           {dim3(count, ceil_div(attention.heads, kWarps)), dim3(kThreads), 0}, stream,
+           single_row_kernel<T>, arguments_of<T>(attention), rows);
+  });
+}
+
+}  // namespace cogserve::cuda

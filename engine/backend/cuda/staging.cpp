@@ -1,0 +1,65 @@
+#include "engine/backend/cuda/staging.hpp"
+
+#include <algorithm>
+
+#include "engine/backend/cuda/error.hpp"
+
+namespace cogserve::cuda {
+namespace {
+
+// The largest parcels are a step's block tables and the ids that penalties look at: 8192 tokens of
+// a few dozen sequences.
+constexpr size_t kSegmentBytes = size_t{4} << 20;
+constexpr int kSegments = 4;
+
+}  // namespace
+
+Staging::Staging(const Stream* stream)
+    : stream_(stream),
+      ring_(kSegmentBytes, kSegments),
+      host_(allocate_pinned(ring_.bytes())),
+      device_(allocate_device(ring_.bytes())) {
+  for (int i = 0; i < kSegments; ++i) marks_.push_back(std::make_unique<Event>());
+}
+
+std::byte* Staging::take(size_t bytes) {
+  const Ring::Place place = ring_.take(bytes);
+  if (place.left >= 0) {
+    marks_[place.left]->record(*stream_);
+    ++round_;
+  }
+  if (place.must_wait) marks_[place.segment]->wait();
+  return static_cast<std::byte*>(host_.get()) + place.offset;
+}
+
+const std::byte* Staging::send(Parcel& parcel) {
+  const bool same = parcel.sent_to_ != nullptr && parcel.sent_round_ == round_ &&
+                    std::ranges::equal(parcel.sent_, parcel.bytes_);
+  if (same) return parcel.sent_to_;
+  const size_t bytes = parcel.bytes_.size();
+  std::byte* const host = take(bytes);
+  std::byte* const device =
+      static_cast<std::byte*>(device_.get()) + (host - static_cast<std::byte*>(host_.get()));
+  if (bytes > 0) {
+    std::memcpy(host, parcel.bytes_.data(), bytes);
+    check_cuda(cudaMemcpyAsync(device, host, bytes, cudaMemcpyHostToDevice, stream_->get()),
+               "cudaMemcpyAsync");
+  }
+  parcel.sent_ = parcel.bytes_;
+  parcel.sent_to_ = device;
+  parcel.sent_round_ = round_;
+  return device;
+}
+
+void Staging::write(void* to, size_t bytes, const Fill& fill) {
+  for (size_t begin = 0; begin < bytes; begin += max_bytes()) {
+    const size_t count = std::min(max_bytes(), bytes - begin);
+    std::byte* const host = take(count);
+    fill(begin, count, host);
+    check_cuda(cudaMemcpyAsync(static_cast<std::byte*>(to) + begin, host, count,
+                               cudaMemcpyHostToDevice, stream_->get()),
+               "cudaMemcpyAsync");
+  }
+}
+
+}  // namespace cogserve::cuda

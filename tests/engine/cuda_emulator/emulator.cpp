@@ -1,0 +1,362 @@
+#include "tests/engine/cuda_emulator/emulator.hpp"
+
+#include <sys/mman.h>
+#include <ucontext.h>
+
+#include <algorithm>
+#include <cstdint>
+#include <deque>
+#include <memory>
+#include <new>
+#include <numeric>
+#include <random>
+#include <string>
+#include <vector>
+
+#if defined(__SANITIZE_ADDRESS__)
+#include <sanitizer/common_interface_defs.h>
+#define COGSERVE_EMULATOR_ASAN 1
+#else
+#define COGSERVE_EMULATOR_ASAN 0
+#endif
+
+namespace cogserve::emulator {
+namespace {
+
+constexpr size_t kStackBytes = COGSERVE_EMULATOR_ASAN ? 512 << 10 : 128 << 10;
+constexpr int kWarpSize = 32;
+constexpr std::align_val_t kSharedAlignment{128};
+
+struct FreeShared {
+  void operator()(std::byte* memory) const { ::operator delete(memory, kSharedAlignment); }
+};
+
+enum class State { kReady, kAtWarp, kAtBlock, kDone };
+
+struct Copy {
+  void* to;
+  const void* from;
+  size_t bytes;
+  size_t from_bytes;
+};
+
+// Stacks are kept from block to block.
+class Stack {
+ public:
+  Stack()
+      : base_(mmap(nullptr, kStackBytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1,
+                   0)) {
+    if (base_ == MAP_FAILED) throw Error("no memory for a stack");
+  }
+  Stack(const Stack&) = delete;
+  Stack& operator=(const Stack&) = delete;
+  ~Stack() { munmap(base_, kStackBytes); }
+  void* base() const { return base_; }
+
+ private:
+  void* base_;
+};
+
+struct Thread {
+  ucontext_t context;
+  Index index;
+  int number = 0;
+  State state = State::kReady;
+  const char* what = "";
+  int line = 0;
+  std::vector<Copy> open;
+  std::deque<std::vector<Copy>> groups;
+};
+
+struct Warp {
+  int arrived = 0;
+  int parity = 0;
+  const char* what = "";
+  int line = 0;
+  alignas(64) std::byte slots[2][kWarpSize * kSlotBytes];
+};
+
+std::vector<std::unique_ptr<Stack>>& stacks() {
+  static std::vector<std::unique_ptr<Stack>> kept;
+  return kept;
+}
+
+Order current_order = Order::kAscending;
+
+// Switches between the scheduler's stack and those of threads.
+class Switch {
+ public:
+  void to_thread(ucontext_t* thread, const void* stack) {
+#if COGSERVE_EMULATOR_ASAN
+    void* fake = nullptr;
+    __sanitizer_start_switch_fiber(&fake, stack, kStackBytes);
+    swapcontext(&scheduler_, thread);
+    __sanitizer_finish_switch_fiber(fake, nullptr, nullptr);
+#else
+    (void)stack;
+    swapcontext(&scheduler_, thread);
+#endif
+  }
+  void to_scheduler(ucontext_t* thread, bool for_good) {
+#if COGSERVE_EMULATOR_ASAN
+    void* fake = nullptr;
+    __sanitizer_start_switch_fiber(for_good ? nullptr : &fake, base_, size_);
+    swapcontext(thread, &scheduler_);
+    __sanitizer_finish_switch_fiber(fake, &base_, &size_);
+#else
+    (void)for_good;
+    swapcontext(thread, &scheduler_);
+#endif
+  }
+  void thread_started() {
+#if COGSERVE_EMULATOR_ASAN
+    __sanitizer_finish_switch_fiber(nullptr, &base_, &size_);
+#endif
+  }
+
+ private:
+  ucontext_t scheduler_;
+#if COGSERVE_EMULATOR_ASAN
+  const void* base_ = nullptr;
+  size_t size_ = 0;
+#endif
+};
+
+class Block {
+ public:
+  Block(Index grid, Index shape, Index index, size_t shared_bytes,
+        const std::function<void()>& body)
+      : grid_(grid),
+        shape_(shape),
+        index_(index),
+        shared_bytes_(shared_bytes),
+        // Without slack, so that AddressSanitizer knows its end.
+        shared_(static_cast<std::byte*>(::operator new(shared_bytes, kSharedAlignment))),
+        body_(body),
+        threads_(size_t{shape.x} * shape.y * shape.z),
+        warps_(threads_.size() / kWarpSize) {
+    if (threads_.empty() || threads_.size() % kWarpSize != 0 || threads_.size() > 1024) {
+      throw Error("a block has whole warps and at most 1024 threads");
+    }
+    std::memset(shared_.get(), 0xff, shared_bytes);
+    while (stacks().size() < threads_.size()) stacks().push_back(std::make_unique<Stack>());
+    for (size_t i = 0; i < threads_.size(); ++i) {
+      Thread& thread = threads_[i];
+      const unsigned n = static_cast<unsigned>(i);
+      thread.number = static_cast<int>(i);
+      thread.index = {n % shape.x, n / shape.x % shape.y, n / shape.x / shape.y};
+      getcontext(&thread.context);
+      thread.context.uc_stack.ss_sp = stacks()[i]->base();
+      thread.context.uc_stack.ss_size = kStackBytes;
+      thread.context.uc_link = nullptr;
+      makecontext(&thread.context, &Block::enter, 0);
+    }
+  }
+
+  void run(std::mt19937& random) {
+    running_ = this;
+    std::vector<int> order(threads_.size());
+    std::iota(order.begin(), order.end(), 0);
+    if (current_order == Order::kDescending) std::reverse(order.begin(), order.end());
+    bool progress = true;
+    while (progress && error_.empty()) {
+      if (current_order == Order::kShuffled) std::shuffle(order.begin(), order.end(), random);
+      progress = false;
+      for (const int i : order) {
+        if (threads_[i].state != State::kReady) continue;
+        progress = true;
+        thread_ = &threads_[i];
+        switch_.to_thread(&thread_->context, stacks()[i]->base());
+        if (!error_.empty()) break;
+      }
+    }
+    running_ = nullptr;
+    if (error_.empty()) report_those_left_waiting();
+    if (!error_.empty()) throw Error(error_);
+  }
+
+  static Block& running() {
+    if (running_ == nullptr) throw Error("outside a kernel");
+    return *running_;
+  }
+
+  Thread& thread() { return *thread_; }
+  Warp& warp() { return warps_[thread_->number / kWarpSize]; }
+  Index grid() const { return grid_; }
+  Index shape() const { return shape_; }
+  Index index() const { return index_; }
+  std::byte* shared() { return shared_.get(); }
+  size_t shared_bytes() const { return shared_bytes_; }
+
+  // A fiber that is given up never destroys what is on its stack, so texts are made in note(),
+  // whose temporaries are gone when it returns.
+  void fail(const char* what) {
+    note(what);
+    abandon();
+  }
+
+  void wait_for_block(int line) {
+    if (block_arrived_ > 0 && line != block_line_) {
+      note("block barrier at line " + std::to_string(line) + " while others wait at line " +
+           std::to_string(block_line_));
+      abandon();
+    }
+    block_line_ = line;
+    if (++block_arrived_ == static_cast<int>(threads_.size())) {
+      block_arrived_ = 0;
+      release(State::kAtBlock, 0, threads_.size());
+      return;
+    }
+    wait(State::kAtBlock, "block barrier", line);
+  }
+
+  void wait_for_warp(const char* what, int line) {
+    Warp& group = warp();
+    if (group.arrived > 0 && (line != group.line || std::strcmp(what, group.what) != 0)) {
+      note(std::string(what) + " at line " + std::to_string(line) + " while other lanes are in " +
+           group.what + " at line " + std::to_string(group.line));
+      abandon();
+    }
+    group.what = what;
+    group.line = line;
+    const size_t first = thread_->number / kWarpSize * kWarpSize;
+    if (++group.arrived == kWarpSize) {
+      group.arrived = 0;
+      group.parity ^= 1;
+      release(State::kAtWarp, first, first + kWarpSize);
+      return;
+    }
+    wait(State::kAtWarp, what, line);
+  }
+
+ private:
+  void note(const std::string& what) {
+    error_ = "thread " + std::to_string(thread_->number) + " of block (" +
+             std::to_string(index_.x) + ", " + std::to_string(index_.y) + ", " +
+             std::to_string(index_.z) + "): " + what;
+  }
+
+  void abandon() { switch_.to_scheduler(&thread_->context, true); }
+
+  static void enter() {
+    Block& block = *running_;
+    block.switch_.thread_started();
+    block.body_();
+    block.thread_->state = State::kDone;
+    block.switch_.to_scheduler(&block.thread_->context, true);
+  }
+
+  void wait(State state, const char* what, int line) {
+    Thread& mine = *thread_;
+    mine.state = state;
+    mine.what = what;
+    mine.line = line;
+    switch_.to_scheduler(&mine.context, false);
+  }
+
+  void release(State from, size_t begin, size_t end) {
+    for (size_t i = begin; i < end; ++i) {
+      if (threads_[i].state == from) threads_[i].state = State::kReady;
+    }
+  }
+
+  void report_those_left_waiting() {
+    for (const Thread& thread : threads_) {
+      if (thread.state == State::kDone) continue;
+      error_ = "thread " + std::to_string(thread.number) + " waits for ever in " + thread.what +
+               " at line " + std::to_string(thread.line);
+      return;
+    }
+  }
+
+  static Block* running_;
+
+  Index grid_;
+  Index shape_;
+  Index index_;
+  size_t shared_bytes_;
+  std::unique_ptr<std::byte, FreeShared> shared_;
+  const std::function<void()>& body_;
+  std::vector<Thread> threads_;
+  std::vector<Warp> warps_;
+  Switch switch_;
+  Thread* thread_ = nullptr;
+  int block_arrived_ = 0;
+  int block_line_ = 0;
+  std::string error_;
+};
+
+Block* Block::running_ = nullptr;
+
+void perform(const Copy& copy) {
+  std::memcpy(copy.to, copy.from, copy.from_bytes);
+  std::memset(static_cast<std::byte*>(copy.to) + copy.from_bytes, 0, copy.bytes - copy.from_bytes);
+}
+
+}  // namespace
+
+void set_order(Order order) { current_order = order; }
+
+void run_grid(Index grid, Index block, size_t shared_bytes, const std::function<void()>& body) {
+  if (grid.x == 0 || grid.y == 0 || grid.z == 0) throw Error("an empty grid");
+  if (grid.y > 65535 || grid.z > 65535) throw Error("a grid's y and z go to 65535");
+  std::mt19937 random(1);
+  for (unsigned z = 0; z < grid.z; ++z) {
+    for (unsigned y = 0; y < grid.y; ++y) {
+      for (unsigned x = 0; x < grid.x; ++x) {
+        Block(grid, block, {x, y, z}, shared_bytes, body).run(random);
+      }
+    }
+  }
+}
+
+Index thread_index() { return Block::running().thread().index; }
+Index block_index() { return Block::running().index(); }
+Index block_shape() { return Block::running().shape(); }
+Index grid_shape() { return Block::running().grid(); }
+int lane() { return Block::running().thread().number % kWarpSize; }
+
+std::byte* shared_memory() { return Block::running().shared(); }
+
+void fail(const char* what) { Block::running().fail(what); }
+
+void check_shared(const void* address, size_t bytes, size_t alignment) {
+  Block& block = Block::running();
+  const auto* at = static_cast<const std::byte*>(address);
+  if (at < block.shared() || at + bytes > block.shared() + block.shared_bytes()) {
+    block.fail("an address outside shared memory");
+  }
+  if (reinterpret_cast<uintptr_t>(at) % alignment != 0) block.fail("a misaligned address");
+}
+
+void sync_block(int line) { Block::running().wait_for_block(line); }
+
+void sync_warp(const char* what, int line) { Block::running().wait_for_warp(what, line); }
+
+Slots exchange_slots() {
+  Warp& warp = Block::running().warp();
+  std::byte* const all = warp.slots[warp.parity];
+  return {all + lane() * kSlotBytes, all};
+}
+
+void start_copy(void* to, const void* from, size_t bytes, size_t from_bytes) {
+  check_shared(to, bytes, bytes);
+  if (reinterpret_cast<uintptr_t>(from) % bytes != 0) fail("a misaligned source of a copy");
+  Block::running().thread().open.push_back({to, from, bytes, from_bytes});
+}
+
+void commit_copies() {
+  Thread& thread = Block::running().thread();
+  thread.groups.push_back(std::move(thread.open));
+  thread.open.clear();
+}
+
+void wait_copies(size_t pending) {
+  Thread& thread = Block::running().thread();
+  while (thread.groups.size() > pending) {
+    for (const Copy& copy : thread.groups.front()) perform(copy);
+    thread.groups.pop_front();
+  }
+}
+
+}  // namespace cogserve::emulator

@@ -1,0 +1,81 @@
+// Runs CUDA kernels on the CPU, so that the kernels' own source is tested where there is no GPU.
+//
+// A block's threads are fibers of the calling thread; a fiber runs until it has to wait for others
+// (a barrier, a shuffle, a matrix instruction). Blocks run one after the other. What goes wrong on
+// a GPU by chance goes wrong here for certain, and is reported as an Error:
+//   - a barrier that not all threads of the block, or lanes of the warp, reach at the same place;
+//   - shared memory that was never written: it is full of NaN (integers: -1) when a block starts;
+//   - asynchronous copies that nobody waited for: they happen in the wait, not before;
+//   - misaligned or foreign addresses given to matrix loads and asynchronous copies.
+// A missing barrier shows when the same kernel is run with its threads taken in another order (see
+// Order). Accesses out of bounds are left to AddressSanitizer: shared memory is a heap block of
+// exactly the size that the launch asked for. Not thread-safe: one emulator per process.
+#pragma once
+
+#include <array>
+#include <cstddef>
+#include <cstring>
+#include <functional>
+#include <stdexcept>
+
+namespace cogserve::emulator {
+
+class Error : public std::runtime_error {
+ public:
+  using std::runtime_error::runtime_error;
+};
+
+struct Index {
+  unsigned x = 1;
+  unsigned y = 1;
+  unsigned z = 1;
+};
+
+// The order in which ready threads of a block are taken.
+enum class Order { kAscending, kDescending, kShuffled };
+void set_order(Order order);
+
+// Runs `body` once for every thread of every block. Throws Error at the first fault.
+void run_grid(Index grid, Index block, size_t shared_bytes, const std::function<void()>& body);
+
+// Of the thread that is running.
+Index thread_index();
+Index block_index();
+Index block_shape();
+Index grid_shape();
+int lane();
+
+std::byte* shared_memory();
+void fail(const char* what);
+// Fails unless [address, address + bytes) lies in shared memory and is aligned to `alignment`.
+void check_shared(const void* address, size_t bytes, size_t alignment);
+
+void sync_block(int line);
+void sync_warp(const char* what, int line);
+
+// A slot of the running thread, and where those of its whole warp start, for one exchange.
+inline constexpr size_t kSlotBytes = 64;
+struct Slots {
+  std::byte* mine;
+  const std::byte* all;  // 32 * kSlotBytes
+};
+Slots exchange_slots();
+
+// Every lane of the warp gives `value` and gets those of all 32.
+template <typename T>
+std::array<T, 32> exchange(const T& value, const char* what, int line) {
+  static_assert(sizeof(T) <= kSlotBytes);
+  const Slots slots = exchange_slots();
+  std::memcpy(slots.mine, &value, sizeof(T));
+  sync_warp(what, line);
+  std::array<T, 32> values;
+  for (size_t i = 0; i < 32; ++i) std::memcpy(&values[i], slots.all + i * kSlotBytes, sizeof(T));
+  return values;
+}
+
+// cp.async: noted here, done in wait_copies. `bytes` of `to` beyond `from_bytes` become zero.
+void start_copy(void* to, const void* from, size_t bytes, size_t from_bytes);
+void commit_copies();
+void wait_copies(size_t pending);
+
+}  // namespace cogserve::emulator

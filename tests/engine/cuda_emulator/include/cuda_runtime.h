@@ -1,0 +1,161 @@
+// CUDA's own names for the emulator: found before the toolkit's header when kernels are compiled
+// for the CPU. Only what the backend uses. The runtime API works on host memory, at once.
+#pragma once
+
+#include <algorithm>
+#include <bit>
+#include <cmath>
+#include <cstdint>
+#include <cstdlib>
+#include <cstring>
+
+#include "tests/engine/cuda_emulator/emulator.hpp"
+
+#define __global__
+#define __device__
+#define __host__
+#define __forceinline__ inline
+#define __launch_bounds__(...)
+
+// --- built-in types and variables
+// ------------------------------------------------------------------
+
+struct dim3 {
+  unsigned x = 1, y = 1, z = 1;
+  constexpr dim3(unsigned x_ = 1, unsigned y_ = 1, unsigned z_ = 1) : x(x_), y(y_), z(z_) {}
+  operator cogserve::emulator::Index() const { return {x, y, z}; }
+};
+
+struct alignas(16) uint4 {
+  unsigned x, y, z, w;
+};
+struct alignas(16) float4 {
+  float x, y, z, w;
+};
+
+#define threadIdx (::cogserve::emulator::thread_index())
+#define blockIdx (::cogserve::emulator::block_index())
+#define blockDim (::cogserve::emulator::block_shape())
+#define gridDim (::cogserve::emulator::grid_shape())
+
+// --- device functions
+// ------------------------------------------------------------------------------
+
+inline void __syncthreads(int line = __builtin_LINE()) { cogserve::emulator::sync_block(line); }
+inline void __syncwarp(unsigned = ~0u, int line = __builtin_LINE()) {
+  cogserve::emulator::sync_warp("__syncwarp", line);
+}
+template <typename T>
+T __shfl_xor_sync(unsigned, T value, int mask, int line = __builtin_LINE()) {
+  return cogserve::emulator::exchange(value, "a shuffle", line)[cogserve::emulator::lane() ^ mask];
+}
+template <typename T>
+T __shfl_sync(unsigned, T value, int from, int line = __builtin_LINE()) {
+  return cogserve::emulator::exchange(value, "a shuffle", line)[from % 32];
+}
+template <typename T>
+T __shfl_up_sync(unsigned, T value, unsigned delta, int line = __builtin_LINE()) {
+  const unsigned lane = cogserve::emulator::lane();
+  const auto all = cogserve::emulator::exchange(value, "a shuffle", line);
+  return lane < delta ? value : all[lane - delta];
+}
+inline unsigned __ballot_sync(unsigned, bool vote, int line = __builtin_LINE()) {
+  const auto votes = cogserve::emulator::exchange(vote, "a ballot", line);
+  unsigned bits = 0;
+  for (int i = 0; i < 32; ++i) bits |= static_cast<unsigned>(votes[i]) << i;
+  return bits;
+}
+
+template <typename T>
+T atomicAdd(T* address, T value) {
+  const T old = *address;
+  *address = old + value;
+  return old;
+}
+inline int atomicExch(int* address, int value) {
+  const int old = *address;
+  *address = value;
+  return old;
+}
+
+inline float __uint_as_float(unsigned bits) { return std::bit_cast<float>(bits); }
+inline unsigned __float_as_uint(float value) { return std::bit_cast<unsigned>(value); }
+// Products and sums that are never fused: the emulated sources are compiled without contraction.
+inline float __fmul_rn(float a, float b) { return a * b; }
+inline float __fadd_rn(float a, float b) { return a + b; }
+inline float __fsub_rn(float a, float b) { return a - b; }
+inline unsigned long long __float2ull_rz(float value) {
+  return static_cast<unsigned long long>(value);
+}
+inline unsigned long long __umul64hi(unsigned long long a, unsigned long long b) {
+  return static_cast<unsigned long long>(static_cast<unsigned __int128>(a) * b >> 64);
+}
+inline int __ffs(int bits) { return __builtin_ffs(bits); }
+inline float normcdff(float x) { return static_cast<float>(0.5 * std::erfc(-x * M_SQRT1_2)); }
+inline float rsqrtf(float x) { return 1.0f / std::sqrt(x); }
+using std::max;
+using std::min;
+
+// --- runtime API
+// -------------------------------------------------------------------------------------
+
+enum cudaError_t { cudaSuccess = 0, cudaErrorInvalidValue = 1, cudaErrorMemoryAllocation = 2 };
+enum cudaMemcpyKind { cudaMemcpyHostToDevice, cudaMemcpyDeviceToHost, cudaMemcpyDeviceToDevice };
+using cudaStream_t = struct CUstream_st*;
+using cudaEvent_t = struct CUevent_st*;
+inline constexpr unsigned cudaEventDisableTiming = 2;
+inline constexpr unsigned cudaStreamNonBlocking = 1;
+
+struct cudaDeviceProp {
+  char name[256] = "emulated device";
+  size_t totalGlobalMem = size_t{4} << 30;
+  int major = 9;
+  int minor = 0;
+  int multiProcessorCount = 4;
+};
+
+inline const char* cudaGetErrorName(cudaError_t) { return "cudaErrorEmulated"; }
+inline const char* cudaGetErrorString(cudaError_t) { return "an emulated error"; }
+inline cudaError_t cudaGetLastError() { return cudaSuccess; }
+inline cudaError_t cudaGetDeviceCount(int* count) { return *count = 1, cudaSuccess; }
+inline cudaError_t cudaSetDevice(int) { return cudaSuccess; }
+inline cudaError_t cudaGetDeviceProperties(cudaDeviceProp* properties, int) {
+  return *properties = cudaDeviceProp(), cudaSuccess;
+}
+inline cudaError_t cudaMalloc(void** memory, size_t bytes) {
+  if (bytes > size_t{4} << 30) return cudaErrorMemoryAllocation;
+  return posix_memalign(memory, 256, std::max<size_t>(bytes, 1)) == 0 ? cudaSuccess
+                                                                      : cudaErrorMemoryAllocation;
+}
+inline cudaError_t cudaMemGetInfo(size_t* free, size_t* total) {
+  return *free = *total = size_t{4} << 30, cudaSuccess;
+}
+inline cudaError_t cudaMallocHost(void** memory, size_t bytes) { return cudaMalloc(memory, bytes); }
+inline cudaError_t cudaFree(void* memory) { return std::free(memory), cudaSuccess; }
+inline cudaError_t cudaFreeHost(void* memory) { return cudaFree(memory); }
+inline cudaError_t cudaMemsetAsync(void* memory, int value, size_t bytes, cudaStream_t) {
+  return std::memset(memory, value, bytes), cudaSuccess;
+}
+inline cudaError_t cudaMemcpyAsync(void* to, const void* from, size_t bytes, cudaMemcpyKind,
+                                   cudaStream_t) {
+  return std::memcpy(to, from, bytes), cudaSuccess;
+}
+inline cudaError_t cudaMemcpy2DAsync(void* to, size_t to_pitch, const void* from, size_t from_pitch,
+                                     size_t width, size_t height, cudaMemcpyKind, cudaStream_t) {
+  for (size_t row = 0; row < height; ++row) {
+    std::memcpy(static_cast<char*>(to) + row * to_pitch,
+                static_cast<const char*>(from) + row * from_pitch, width);
+  }
+  return cudaSuccess;
+}
+inline cudaError_t cudaStreamCreateWithFlags(cudaStream_t* stream, unsigned) {
+  return *stream = nullptr, cudaSuccess;
+}
+inline cudaError_t cudaStreamDestroy(cudaStream_t) { return cudaSuccess; }
+inline cudaError_t cudaStreamSynchronize(cudaStream_t) { return cudaSuccess; }
+inline cudaError_t cudaEventCreateWithFlags(cudaEvent_t* event, unsigned) {
+  return *event = nullptr, cudaSuccess;
+}
+inline cudaError_t cudaEventDestroy(cudaEvent_t) { return cudaSuccess; }
+inline cudaError_t cudaEventRecord(cudaEvent_t, cudaStream_t) { return cudaSuccess; }
+inline cudaError_t cudaEventSynchronize(cudaEvent_t) { return cudaSuccess; }

@@ -1,0 +1,25 @@
+// The emulator's way of starting a kernel: found before the backend's own header of this name.
+#pragma once
+
+#include <cuda_runtime.h>
+
+namespace cogserve::cuda {
+
+struct LaunchShape {
+  dim3 grid;
+  dim3 block;
+  size_t shared_bytes = 0;
+};
+
+template <typename... Parameters, typename... Arguments>
+void launch(const char*, const LaunchShape& shape, cudaStream_t, void (*kernel)(Parameters...),
+            const Arguments&... arguments) {
+  emulator::run_grid(shape.grid, shape.block, shape.shared_bytes, [&] { kernel(arguments...); });
+}
+
+template <typename T>
+T* shared_memory() {
+  return reinterpret_cast<T*>(emulator::shared_memory());
+}
+
+}  // namespace cogserve::cuda
