@@ -11,24 +11,12 @@
 #include "engine/backend/cpu/pictures.hpp"
 #include "engine/backend/cpu/rope.hpp"
 #include "engine/backend/cpu/simd_name.hpp"
+#include "engine/backend/shape_checks.hpp"
 #include "engine/base/check.hpp"
 #include "engine/base/error.hpp"
 
 namespace cogserve {
 namespace {
-
-bool is_f32(const Tensor& tensor) { return tensor.dtype == DType::kF32; }
-
-bool is_float(const Tensor& tensor) { return tensor.dtype != DType::kI32; }
-
-bool same_shape(const Tensor& a, const Tensor& b) { return a.rows == b.rows && a.cols == b.cols; }
-
-// A [1, n] parameter for tensors with n columns.
-bool is_vector_for(const Tensor& vector, const Tensor& tensor) {
-  return is_f32(vector) && vector.rows == 1 && vector.cols == tensor.cols;
-}
-
-size_t row_bytes(const Tensor& tensor) { return tensor.cols * dtype_size(tensor.dtype); }
 
 // Rows of a tensor against a packed host array.
 template <typename CopyRow>
@@ -223,18 +211,7 @@ void CpuBackend::paged_attention(const Tensor& q, int heads, std::span<const Att
   check(kv.kv_heads > 0 && heads % kv.kv_heads == 0, "paged_attention: whole groups of heads");
   check(same_shape(q, y) && q.cols == int64_t{heads} * kv.head_dim,
         "paged_attention: q and y are [rows, heads * head_dim]");
-  for (const AttentionRun& run : runs) {
-    check(run.row_begin >= 0 && run.row_count >= 0 && run.row_begin + run.row_count <= q.rows,
-          "paged_attention: run outside the rows");
-    const int64_t keys = int64_t{run.first_index} + run.row_count;
-    const int64_t blocks = (keys + kv.block_size - 1) / kv.block_size;
-    check(run.first_index >= 0 && run.table_begin >= 0 &&
-              run.table_begin + blocks <= static_cast<int64_t>(block_tables.size()),
-          "paged_attention: run beyond its block table");
-    for (int32_t block : block_tables.subspan(run.table_begin, blocks)) {
-      check(block >= 0 && block < kv.num_blocks, "paged_attention: block outside the cache");
-    }
-  }
+  check_runs(runs, block_tables, kv, q.rows);
   cpu::paged_attention(q, heads, runs, block_tables, kv, scale, y, workspace_, pool_);
   pulse().beat();
 }

@@ -10,6 +10,7 @@
 #include "engine/backend/cuda/gemv.hpp"
 #include "engine/backend/cuda/norms.hpp"
 #include "engine/backend/cuda/rope_kv.hpp"
+#include "engine/backend/shape_checks.hpp"
 #include "engine/base/check.hpp"
 #include "engine/base/error.hpp"
 
@@ -18,19 +19,6 @@ namespace {
 
 constexpr int kMinimumMajor = 8;  // bf16 products and asynchronous copies
 constexpr int64_t kGemvRows = 8;  // up to here the bytes of a weight are the limit
-
-bool is_f32(const Tensor& tensor) { return tensor.dtype == DType::kF32; }
-
-bool is_float(const Tensor& tensor) { return tensor.dtype != DType::kI32; }
-
-bool same_shape(const Tensor& a, const Tensor& b) { return a.rows == b.rows && a.cols == b.cols; }
-
-// A [1, n] parameter for tensors with n columns.
-bool is_vector_for(const Tensor& vector, const Tensor& tensor) {
-  return is_f32(vector) && vector.rows == 1 && vector.cols == tensor.cols;
-}
-
-size_t row_bytes(const Tensor& tensor) { return tensor.cols * dtype_size(tensor.dtype); }
 
 size_t stride_bytes(const Tensor& tensor) { return tensor.row_stride * dtype_size(tensor.dtype); }
 
