@@ -41,15 +41,6 @@ Range range_of(const StoredTensor& tensor) {
   return {0.0f, std::sqrt(3.0f / static_cast<float>(fan_in))};
 }
 
-// Exact for the values here: normal numbers well inside f16's range, or flushed to zero.
-Float16 to_float16(float value) {
-  const uint32_t bits = std::bit_cast<uint32_t>(value);
-  const uint32_t sign = (bits >> 16) & 0x8000u;
-  const uint32_t magnitude = bits & 0x7fffffffu;
-  if (magnitude < 0x38800000u) return {static_cast<uint16_t>(sign)};  // below 2^-14
-  return {static_cast<uint16_t>(sign | ((magnitude - 0x38000000u) >> 13))};
-}
-
 // Four values from each 64 random bits.
 template <typename T, typename Convert>
 void fill(T* out, int64_t count, uint64_t key, Range range, Convert convert) {

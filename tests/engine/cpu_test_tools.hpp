@@ -69,19 +69,6 @@ inline bool same_bits(const Matrix& a, const Matrix& b) {
   return true;
 }
 
-// The nearest f16, by trying: slow and beyond doubt. Values must be well within its range.
-inline Float16 to_float16(float value) {
-  const int exponent = std::max(-14, value == 0.0f ? -14 : std::ilogb(value));
-  const float unit = std::ldexp(1.0f, exponent - 10);
-  const float rounded = std::nearbyint(std::fabs(value) / unit) * unit;
-  uint16_t bits = 0;
-  for (uint16_t bit = 0x4000; bit != 0; bit = static_cast<uint16_t>(bit >> 1)) {
-    const uint16_t tried = static_cast<uint16_t>(bits | bit);
-    if (tried < 0x7c00 && to_float(Float16{tried}) <= rounded) bits = tried;
-  }
-  return {static_cast<uint16_t>(bits | (std::signbit(value) ? 0x8000 : 0))};
-}
-
 // A checkpoint tensor of any float type that owns its bytes.
 class StoredTensor {
  public:

@@ -1,0 +1,46 @@
+#include "engine/base/host_weight.hpp"
+
+#include <utility>
+
+namespace cogserve {
+namespace {
+
+float round_to(DType dtype, float value) {
+  if (dtype == DType::kBF16) return to_float(to_bfloat16(value));
+  if (dtype == DType::kF16) return to_float(to_float16(value));
+  return value;
+}
+
+// Before its scale.
+float code_value(const HostWeight& weight, int64_t row, int64_t col) {
+  if (weight.format == WeightFormat::kInt8) {
+    return static_cast<int8_t>(weight.codes[row * weight.in_features + col]);
+  }
+  const auto pair = std::to_integer<unsigned>(weight.codes[(row * weight.in_features + col) / 2]);
+  const unsigned code = col % 2 == 0 ? pair & 15u : pair >> 4;
+  if (weight.format == WeightFormat::kCodebook4) return weight.codebook[code];
+  const int64_t group = row * weight.groups() + col / weight.group_size;
+  const int zero = weight.zeros == nullptr ? 8 : weight.zeros[group];
+  return static_cast<float>(static_cast<int>(code) - zero);
+}
+
+}  // namespace
+
+HostWeight dense_weight(HostTensor tensor) {
+  HostWeight weight;
+  weight.out_features = tensor.shape[0];
+  weight.in_features = tensor.elements() / tensor.shape[0];
+  weight.dtype = tensor.dtype;
+  weight.dense = std::move(tensor);
+  return weight;
+}
+
+float weight_value(const HostWeight& weight, int64_t row, int64_t col) {
+  if (weight.format == WeightFormat::kDense) {
+    return host_value(weight.dense, row * weight.in_features + col);
+  }
+  const float scale = weight.scales[row * weight.groups() + col / weight.group_size];
+  return round_to(weight.dtype, code_value(weight, row, col) * scale);
+}
+
+}  // namespace cogserve

@@ -1,0 +1,49 @@
+// A weight matrix as a checkpoint holds it: dense, or quantised in one of the formats that the
+// engine computes with. Whatever a file's own layout is, its reader brings it into this one.
+//
+// Every format is the same sentence: W[o, i] = round(value(code[o, i]) * scale[o, i / group_size]),
+// multiplied in f32, and rounded once to `dtype` (kF32: left as it is).
+#pragma once
+
+#include <array>
+#include <cstddef>
+#include <cstdint>
+#include <vector>
+
+#include "engine/base/dtype.hpp"
+#include "engine/base/tensor.hpp"
+
+namespace cogserve {
+
+enum class WeightFormat {
+  kDense,
+  kInt8,       // value = code, -127 .. 127
+  kInt4,       // value = code - zero, code 0 .. 15
+  kCodebook4,  // value = codebook[code]
+};
+
+// The arrays live where the reader keeps them.
+struct HostWeight {
+  WeightFormat format = WeightFormat::kDense;
+  HostTensor dense;  // kDense: [out, in...], trailing dimensions are flattened; no array below
+
+  int64_t out_features = 0;
+  int64_t in_features = 0;    // even for the 4-bit formats
+  int64_t group_size = 0;     // inputs that share a scale; the last group of a row may be shorter
+  DType dtype = DType::kF32;  // what a dequantised element is rounded to
+  const std::byte* codes = nullptr;  // 4 bits: [out, in / 2], the even input in the low nibble of a
+                                     // byte; kInt8: [out, in], signed
+  const float* scales = nullptr;     // [out, groups()]
+  const uint8_t* zeros = nullptr;    // kInt4: [out, groups()], 0 .. 16; null means 8 everywhere
+  std::array<float, 16> codebook = {};  // kCodebook4
+
+  int64_t groups() const { return (in_features + group_size - 1) / group_size; }
+};
+
+// [out, in...] as it is.
+HostWeight dense_weight(HostTensor tensor);
+
+// W[row, col] by the definition above: the reference for every kernel.
+float weight_value(const HostWeight& weight, int64_t row, int64_t col);
+
+}  // namespace cogserve
