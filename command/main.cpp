@@ -5,6 +5,7 @@
 
 #include "client/commands.hpp"
 #include "command/nearest_word.hpp"
+#include "server/plan.hpp"
 #include "server/serve.hpp"
 
 namespace cogserve {
@@ -21,6 +22,7 @@ struct Verb {
 
 constexpr Verb kVerbs[] = {
     {"serve", "serve a model over gRPC", run_serve},
+    {"plan", "what a model takes of a device's memory, before it is loaded", run_plan},
     {"chat", "talk with a served model, about a picture or without one", run_chat},
     {"ask", "one or many questions about one picture", run_ask},
     {"bench", "measure a server: cogserve bench serve", run_bench},

@@ -67,12 +67,15 @@ struct EngineConfig {
   LoadFormat load_format = LoadFormat::kSafetensors;
   uint64_t seed = 0;  // of dummy weights, and of requests that bring none
 
-  size_t kv_cache_bytes = size_t{256} << 20;
+  int64_t gpu_memory = 0;  // bytes that the process may use of a GPU's memory; 0 = all of it
+  double gpu_memory_utilization = 1.0;  // the share of that, or of the whole
+  size_t kv_cache_bytes = 0;            // 0 = the device's default, or what the plan leaves
   int block_size = 16;
   int max_model_len = 0;  // 0 = the model's max_positions
   int max_num_seqs = 64;
   int max_num_batched_tokens = 512;
   int vision_layers_per_step = 0;  // 0 = chosen so that a slice costs about as much as a full step
+  std::chrono::milliseconds max_itl{0};  // target for the gap between tokens, sets slices; 0 = none
   int max_queue_size = 256;
   size_t max_queue_bytes = size_t{512} << 20;
   std::chrono::milliseconds max_queue_time{30000};

@@ -4,13 +4,15 @@
 #include <utility>
 
 #include "engine/backend/backend.hpp"
+#include "engine/backend/device_traits.hpp"
 #include "engine/base/error.hpp"
 #include "engine/engine_loop.hpp"
+#include "engine/memory_plan.hpp"
 #include "engine/model/checkpoint.hpp"
 #include "engine/model/dummy_weights.hpp"
-#include "engine/model/memory_plan.hpp"
 #include "engine/model/rope_table.hpp"
 #include "engine/model/weights.hpp"
+#include "engine/run/feature_pool.hpp"
 #include "engine/run/kv_cache.hpp"
 
 namespace cogserve {
@@ -48,20 +50,6 @@ absl::Status check_options(const EngineConfig& config, const ModelConfig& model)
   return absl::OkStatus();
 }
 
-absl::StatusOr<int> count_blocks(const EngineConfig& config, const ModelConfig& model,
-                                 DType dtype) {
-  const size_t block_bytes = KvCache::block_bytes(model, config.block_size, dtype);
-  const size_t blocks = config.kv_cache_bytes / block_bytes;
-  if (blocks < 2) {
-    return option_error("kv-cache-memory-bytes", std::to_string(config.kv_cache_bytes) +
-                                                     " bytes hold " + std::to_string(blocks) +
-                                                     " blocks of " + std::to_string(block_bytes) +
-                                                     " bytes; at least 2 are needed");
-  }
-  constexpr size_t kMostBlocks = size_t{1} << 24;
-  return static_cast<int>(std::min(blocks, kMostBlocks));
-}
-
 // So many layers that a slice of the tower costs about as much as a full step of the decoder:
 // a new picture then at most doubles the gap between the tokens of running streams.
 int vision_slice(const EngineConfig& config, const ModelConfig& model) {
@@ -77,14 +65,16 @@ int vision_slice(const EngineConfig& config, const ModelConfig& model) {
 }
 
 SchedulerConfig make_scheduler_config(const EngineConfig& config, const ModelConfig& model,
-                                      int num_blocks) {
-  return {.num_blocks = num_blocks,
+                                      const MemoryPlan& plan) {
+  return {.num_blocks = plan.num_blocks,
           .block_size = config.block_size,
-          .max_model_len = config.max_model_len > 0 ? config.max_model_len : model.max_positions,
+          .max_model_len = plan.max_model_len,
           .max_num_seqs = config.max_num_seqs,
+          .max_pictures = plan.max_pictures,
           .max_num_batched_tokens = config.max_num_batched_tokens,
           .vision_layers = model.vision.layers,
           .vision_layers_per_step = vision_slice(config, model),
+          .max_itl = config.max_itl,
           .max_queue_size = config.max_queue_size,
           .max_queue_bytes = config.max_queue_bytes,
           .max_queue_time = config.max_queue_time,
@@ -121,15 +111,13 @@ absl::StatusOr<std::unique_ptr<Engine>> start_engine(const EngineConfig& config,
   auto generation = read_generation_config(config.model_dir);
   if (!generation.ok()) return generation.status();
   if (auto status = check_options(config, *model); !status.ok()) return status;
-  const auto num_blocks = count_blocks(config, *model, backend->kv_dtype());
-  if (!num_blocks.ok()) return num_blocks.status();
-  const SchedulerConfig limits = make_scheduler_config(config, *model, *num_blocks);
-  const size_t kv_bytes =
-      KvCache::block_bytes(*model, config.block_size, backend->kv_dtype()) * *num_blocks;
-  const MemoryPlan plan =
-      plan_memory(*model, dummy_dtype(model->dtype), backend->activation_dtype(),
-                  config.max_num_batched_tokens, config.max_num_seqs, kv_bytes);
-  if (auto status = check_plan(plan, backend->available_memory()); !status.ok()) return status;
+  const auto traits = device_traits(config.device);
+  if (!traits.ok()) return traits.status();
+  const auto plan = plan_memory(*model, config, dummy_dtype(model->dtype), *traits,
+                                memory_budget(config, *traits, *backend));
+  if (!plan.ok()) return plan.status();
+  if (auto status = check_plan(*plan); !status.ok()) return status;
+  const SchedulerConfig limits = make_scheduler_config(config, *model, *plan);
 
   auto source = open_weights(config, *model);
   if (!source.ok()) return source.status();
@@ -144,8 +132,10 @@ absl::StatusOr<std::unique_ptr<Engine>> start_engine(const EngineConfig& config,
   if (!decoder.ok()) return decoder.status();
   auto tower = VisionTower::create(backend.get(), *model, std::move(weights->vision));
   if (!tower.ok()) return tower.status();
-  auto kv = KvCache::create(backend.get(), *model, *num_blocks, config.block_size);
+  auto kv = KvCache::create(backend.get(), *model, plan->num_blocks, config.block_size);
   if (!kv.ok()) return kv.status();
+  auto pictures = FeaturePool::create(backend.get(), *model, plan->max_pictures);
+  if (!pictures.ok()) return pictures.status();
 
   EngineInfo info{.model = *model,
                   .generation = *generation,
@@ -154,11 +144,11 @@ absl::StatusOr<std::unique_ptr<Engine>> start_engine(const EngineConfig& config,
                   .rope_dtype = rope == RopeDtype::kBF16 ? "bf16" : "f32",
                   .max_model_len = limits.max_model_len,
                   .block_size = config.block_size,
-                  .num_blocks = *num_blocks,
-                  .weight_bytes = static_cast<size_t>(weight_bytes(*model, dtype)),
-                  .kv_bytes = kv_bytes};
+                  .num_blocks = plan->num_blocks,
+                  .weight_bytes = static_cast<size_t>(plan->decoder_weights + plan->vision_weights),
+                  .kv_bytes = static_cast<size_t>(plan->kv_cache)};
   ModelRunner runner(backend.get(), *model, *std::move(decoder), *std::move(tower), *std::move(kv),
-                     config.block_size);
+                     *std::move(pictures), config.block_size);
   return std::make_unique<EngineLoop>(std::move(info), config, limits, std::move(backend),
                                       std::move(runner), std::move(fault_log));
 }

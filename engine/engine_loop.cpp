@@ -5,6 +5,7 @@
 #include <string>
 #include <utility>
 
+#include "engine/base/check.hpp"
 #include "engine/base/error.hpp"
 
 namespace cogserve {
@@ -188,11 +189,16 @@ void EngineLoop::step() {
   }
 }
 
-// Runs and commits. False: the run threw, and nothing is committed.
+// Runs and commits. False: the run threw, and nothing is committed. After a device fault there is
+// nothing left to fail.
 bool EngineLoop::run(const Plan& plan) {
   std::span<const SampledToken> sampled;
   try {
     sampled = runner_.run(plan);
+  } catch (const DeviceFault& fault) {
+    log_fault(fault);
+    give_up();
+    return true;
   } catch (const std::exception& fault) {
     log_fault(fault);
     return false;
@@ -208,6 +214,10 @@ void EngineLoop::fail(const Plan& plan) {
     scheduler_.fail(plan, sequence_fault(), Clock::now());
     return;
   }
+  give_up();
+}
+
+void EngineLoop::give_up() {
   healthy_ = false;
   scheduler_.fail_all(failed_error(), Clock::now());
 }

@@ -48,6 +48,7 @@ class EngineLoop final : public Engine {
   void step();
   bool run(const Plan& plan);
   void fail(const Plan& plan);
+  void give_up();
   void log_fault(const std::exception& fault) const;
   void drop_finished();
   void publish_stats();

@@ -3,32 +3,9 @@
 #include <filesystem>
 #include <limits>
 
+#include "server/memory_flags.hpp"
+
 namespace cogserve {
-namespace {
-
-namespace fs = std::filesystem;
-
-// The demo model: beside an installed binary, or where it was built.
-std::string default_model_dir() {
-  std::error_code error;
-  const fs::path binary = fs::read_symlink("/proc/self/exe", error);
-  const fs::path installed =
-      binary.parent_path().parent_path() / "share" / "cogserve" / "models" / "demo";
-  if (!error && fs::exists(installed / "config.json", error)) return installed.string();
-  return COGSERVE_DEFAULT_MODEL;
-}
-
-absl::Status refuse(const char* flag, const std::string& what) {
-  return absl::InvalidArgumentError(std::string("--") + flag + ": " + what);
-}
-
-absl::Status check_range(const char* flag, int64_t value, int64_t low, int64_t high) {
-  if (value >= low && value <= high) return absl::OkStatus();
-  return refuse(flag, "wants " + std::to_string(low) + ".." + std::to_string(high) + ", got " +
-                          std::to_string(value));
-}
-
-}  // namespace
 
 ServeFlags::ServeFlags(ServeOptions* options)
     : options_(*options),
@@ -43,16 +20,13 @@ ServeFlags::ServeFlags(ServeOptions* options)
 void ServeFlags::add_model_flags() {
   EngineConfig& engine = options_.engine;
   table_.group("Model");
-  table_.add("model", &engine.model_dir, "DIR",
-             "Checkpoint directory: config.json, safetensors, tokenizer.json. Without it, the demo "
-             "model.");
+  cogserve::add_model_flags(&engine, &table_);
   table_.add("served-model-name", &options_.served_model_names, "NAME",
              "Name that requests may give; answers carry the first. Without it, the directory's.");
   table_.add("tokenizer", &options_.tokenizer, "PATH",
              "tokenizer.json, or the directory it is in, if not the model's own.");
   table_.add_choice("template", &options_.chat_template, {"auto", "chat", "vqa", "base"},
                     "Prompt template of requests that name none; auto: as the checkpoint says.");
-  table_.add("device", &engine.device, "NAME", "Where the model runs.");
   table_.add("threads", &engine.threads, "N", "Threads of the CPU device; 0: one for each core.");
   table_.add_choice("dtype", &dtype_, {"auto"},
                     "Weights are kept in memory as the checkpoint stores them.");
@@ -70,13 +44,10 @@ void ServeFlags::add_model_flags() {
 void ServeFlags::add_schedule_flags() {
   EngineConfig& engine = options_.engine;
   table_.group("Memory and scheduling");
-  table_.add("max-model-len", &engine.max_model_len, "TOKENS",
-             "Longest prompt and answer together; 0: what the model was made for.");
-  table_.add("kv-cache-memory-bytes", &engine.kv_cache_bytes, "SIZE", "Memory of the KV cache.");
-  table_.add("block-size", &engine.block_size, "TOKENS", "Tokens in one block of the KV cache.");
-  table_.add("max-num-seqs", &engine.max_num_seqs, "N", "Sequences that run at the same time.");
-  table_.add("max-num-batched-tokens", &engine.max_num_batched_tokens, "TOKENS",
-             "Most tokens in one step: decoding sequences and chunks of prompts.");
+  add_memory_flags(&engine, &table_);
+  table_.add("max-itl-ms", &max_itl_ms_, "MS",
+             "Target for the gap between the tokens of a stream while pictures are encoded: the "
+             "tower then runs in slices that fit; 0: --vision-layers-per-step.");
   table_.add("vision-layers-per-step", &engine.vision_layers_per_step, "N",
              "Layers of the vision tower between two decoding steps; 0: about one full step's "
              "worth.");
@@ -150,10 +121,12 @@ absl::Status ServeFlags::complete() {
   engine.rope_dtype = rope_dtype_ == "bf16"   ? RopeDtype::kBF16
                       : rope_dtype_ == "fp32" ? RopeDtype::kF32
                                               : RopeDtype::kAuto;
+  engine.max_itl = std::chrono::milliseconds(max_itl_ms_);
   engine.max_request_time = options_.chat.max_request_time;
   options_.limits.image.max_encoded_bytes = max_image_bytes_;
   if (options_.chat_template == "auto") options_.chat_template.clear();
   if (options_.served_model_names.empty()) {
+    namespace fs = std::filesystem;
     const fs::path dir = fs::path(engine.model_dir).lexically_normal();
     options_.served_model_names = {(dir.has_filename() ? dir : dir.parent_path()).filename()};
   }
@@ -168,46 +141,44 @@ absl::Status ServeFlags::check_ranges() const {
   const EngineConfig& engine = options_.engine;
   const NetworkOptions& network = options_.network;
   const absl::Status checks[] = {
-      check_range("threads", engine.threads, 0, 1024),
-      check_range("max-model-len", engine.max_model_len, 0, kMany),
-      check_range("block-size", engine.block_size, 1, 4096),
-      check_range("max-num-seqs", engine.max_num_seqs, 1, 65536),
-      check_range("max-num-batched-tokens", engine.max_num_batched_tokens, 1, 1 << 20),
-      check_range("vision-layers-per-step", engine.vision_layers_per_step, 0, kMany),
-      check_range("max-queue-size", engine.max_queue_size, 1, kMany),
-      check_range("preprocess-threads", options_.preprocess_threads, 1, 256),
-      check_range("max-image-bytes", static_cast<int64_t>(max_image_bytes_), 1, 32 << 20),
-      check_range("max-image-pixels", options_.limits.image.max_pixels, 1, 48 << 20),
-      check_range("grpc-port", network.port, 0, 65535),
-      check_range("grpc-max-message-bytes", network.max_message_bytes, 1024, 64 << 20),
-      check_range("grpc-max-concurrent-streams", network.max_streams, 1, kMany),
-      check_range("grpc-max-cancels", options_.chat.max_cancels, 0, kMany),
-      check_range("grpc-keepalive-time", network.keepalive_time.count(), 1000, kMany),
-      check_range("grpc-keepalive-timeout", network.keepalive_timeout.count(), 1000, kMany),
-      check_range("stall-timeout", options_.stall_timeout.count(), 1000, kMany),
-      check_range("slow-reader-time", engine.slow_reader_time.count(), 100, kMany),
+      check_flag_range("threads", engine.threads, 0, 1024),
+      check_flag_range("max-itl-ms", max_itl_ms_, 0, 60000),
+      check_flag_range("vision-layers-per-step", engine.vision_layers_per_step, 0, kMany),
+      check_flag_range("max-queue-size", engine.max_queue_size, 1, kMany),
+      check_flag_range("preprocess-threads", options_.preprocess_threads, 1, 256),
+      check_flag_range("max-image-bytes", static_cast<int64_t>(max_image_bytes_), 1, 32 << 20),
+      check_flag_range("max-image-pixels", options_.limits.image.max_pixels, 1, 48 << 20),
+      check_flag_range("grpc-port", network.port, 0, 65535),
+      check_flag_range("grpc-max-message-bytes", network.max_message_bytes, 1024, 64 << 20),
+      check_flag_range("grpc-max-concurrent-streams", network.max_streams, 1, kMany),
+      check_flag_range("grpc-max-cancels", options_.chat.max_cancels, 0, kMany),
+      check_flag_range("grpc-keepalive-time", network.keepalive_time.count(), 1000, kMany),
+      check_flag_range("grpc-keepalive-timeout", network.keepalive_timeout.count(), 1000, kMany),
+      check_flag_range("stall-timeout", options_.stall_timeout.count(), 1000, kMany),
+      check_flag_range("slow-reader-time", engine.slow_reader_time.count(), 100, kMany),
   };
   for (const absl::Status& status : checks) {
     if (!status.ok()) return status;
   }
-  return absl::OkStatus();
+  return check_memory_flags(engine);
 }
 
 absl::Status ServeFlags::check_exposure() const {
   const NetworkOptions& network = options_.network;
   if (network.ssl_certfile.empty() != network.ssl_keyfile.empty()) {
-    return refuse("ssl-certfile", "wants --ssl-keyfile beside it, and the other way round");
+    return refuse_flag("ssl-certfile", "wants --ssl-keyfile beside it, and the other way round");
   }
   if (!network.ssl_ca_certs.empty() && !network.has_tls()) {
-    return refuse("ssl-ca-certs", "wants --ssl-certfile and --ssl-keyfile");
+    return refuse_flag("ssl-ca-certs", "wants --ssl-certfile and --ssl-keyfile");
   }
   if (network.has_tls() && !network.uds.empty()) {
-    return refuse("uds", "a Unix socket is served without TLS");
+    return refuse_flag("uds", "a Unix socket is served without TLS");
   }
   if (network.is_local() || network.has_tls() || options_.insecure) return absl::OkStatus();
-  return refuse("host", network.host +
-                            " can be reached by others: give --ssl-certfile and --ssl-keyfile, or "
-                            "--insecure to serve anyone without encryption");
+  return refuse_flag("host",
+                     network.host +
+                         " can be reached by others: give --ssl-certfile and --ssl-keyfile, or "
+                         "--insecure to serve anyone without encryption");
 }
 
 }  // namespace cogserve

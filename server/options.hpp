@@ -58,6 +58,7 @@ class ServeFlags {
   std::string load_format_ = "safetensors";
   std::string rope_dtype_ = "auto";
   uint64_t max_image_bytes_;
+  int max_itl_ms_ = 0;
   bool reflection_ = true;
 };
 

@@ -20,6 +20,7 @@
 #include "server/grpc_server.hpp"
 #include "server/log.hpp"
 #include "server/options.hpp"
+#include "server/plan.hpp"
 #include "server/progress_line.hpp"
 #include "server/served_model.hpp"
 #include "server/stop_signals.hpp"
@@ -61,6 +62,12 @@ class ShutdownWatchdog {
   bool is_done_ = false;
   std::thread thread_;
 };
+
+// A model that does not fit: the table says more than the line.
+void print_plan(const EngineConfig& config) {
+  const auto plan = plan_memory(config);
+  if (plan.ok()) std::fprintf(stderr, "\n%s\n", plan_table(*plan).c_str());
+}
 
 int startup_failed(const absl::Status& status) {
   const std::string what(status.message());
@@ -181,7 +188,10 @@ int serve(const StopSignals& signals, const ServeOptions& options) {
             {{"address", bound_address(options.network, (*server)->port())}});
   const Clock::time_point begin = Clock::now();
   auto model = load_model(signals, options);
-  if (!model.ok()) return startup_failed(model.status());
+  if (!model.ok()) {
+    if (error_reason(model.status()) == "MEMORY_PLAN") print_plan(options.engine);
+    return startup_failed(model.status());
+  }
   (*server)->serve(model->get());
   write_banner(options, **model, (*server)->port(), Clock::now() - begin);
   const int code = serve_until_stopped(signals, options, server->get());

@@ -32,10 +32,11 @@ ROOMS = {
     "server/image": ["server/image", "engine/base"],
     "server/text": ["server/text", "engine/base"],
     "server": ["server/", "engine/engine.hpp", "engine/request.hpp", "engine/token_stream.hpp",
-               "engine/config.hpp", "engine/base", "command/option_table.hpp", "cogserve/v1",
+               "engine/config.hpp", "engine/memory_plan.hpp", "engine/base",
+               "command/option_table.hpp", "cogserve/v1",
                "google/rpc"],
     "client": ["client/", "command/option_table.hpp", "cogserve/v1", "google/rpc"],
-    "command": ["command/", "server/serve.hpp", "client/commands.hpp", "engine/base"],
+    "command": ["command/", "server/serve.hpp", "server/plan.hpp", "client/commands.hpp", "engine/base"],
     "tests": ["engine/", "server/", "client/", "command/", "tests/", "cogserve/v1", "google/rpc"],
 }
 

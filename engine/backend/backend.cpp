@@ -4,6 +4,8 @@
 #include <string>
 
 #include "engine/backend/cpu/cpu_backend.hpp"
+#include "engine/backend/cuda/own_memory.hpp"
+#include "engine/backend/device_traits.hpp"
 #include "engine/base/error.hpp"
 #ifdef COGSERVE_WITH_CUDA
 #include "engine/backend/cuda/cuda_backend.hpp"
@@ -19,6 +21,19 @@ absl::StatusOr<std::unique_ptr<Backend>> make_backend(std::string_view device, i
   return invalid_argument("UNKNOWN_DEVICE", "device",
                           "device is \"cpu\" in this build, got \"" + std::string(device) + "\"");
 #endif
+}
+
+absl::StatusOr<DeviceTraits> device_traits(std::string_view device) {
+  if (device == "cpu") return DeviceTraits{.default_kv_bytes = int64_t{256} << 20};
+  if (device.starts_with("cuda:")) {
+    return DeviceTraits{.activation = DType::kBF16,
+                        .kv = DType::kBF16,
+                        .context_bytes = cuda::kContextBytes,
+                        .own_bytes = cuda::kOwnBytes,
+                        .own_bytes_per_token_id = cuda::kChangedBytesPerTokenId};
+  }
+  return invalid_argument("UNKNOWN_DEVICE", "device",
+                          "device is \"cpu\" or \"cuda:<n>\", got \"" + std::string(device) + "\"");
 }
 
 }  // namespace cogserve

@@ -72,6 +72,8 @@ class Backend {
   // --- memory ------------------------------------------------------------------------------
   // Bytes that can be allocated now.
   virtual int64_t available_memory() const = 0;
+  // Bytes that the device has in all.
+  virtual int64_t total_memory() const = 0;
   // Zeroed, aligned to at least 64 bytes. RESOURCE_EXHAUSTED with reason MEMORY if it is not
   // to be had.
   virtual absl::StatusOr<Buffer> allocate(size_t bytes) = 0;

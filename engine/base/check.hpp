@@ -1,5 +1,5 @@
-// Broken invariants. They throw; the engine loop catches them once, ends the streams it touches,
-// and never hangs anybody. Never used for what a caller can cause.
+// Broken invariants and broken devices. They throw; the engine loop catches them once, ends the
+// streams they touch, and never hangs anybody. Never used for what a caller can cause.
 #pragma once
 
 #include <stdexcept>
@@ -10,6 +10,13 @@ namespace cogserve {
 class InvariantError : public std::logic_error {
  public:
   using std::logic_error::logic_error;
+};
+
+// The device has failed for good: nothing that runs on it can be trusted or continued. The engine
+// ends every stream and asks for a restart.
+class DeviceFault : public std::runtime_error {
+ public:
+  using std::runtime_error::runtime_error;
 };
 
 // The builtins are std::source_location's; clang 14 has them, but not the class.

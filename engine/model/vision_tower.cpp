@@ -65,6 +65,10 @@ size_t VisionTower::workspace_bytes(const ModelConfig& config, DType activation)
   return workspace.bytes();
 }
 
+size_t VisionTower::features_bytes(const ModelConfig& config, DType activation) {
+  return static_cast<size_t>(config.vision.image_tokens()) * config.hidden * dtype_size(activation);
+}
+
 absl::StatusOr<VisionTower> VisionTower::create(Backend* backend, const ModelConfig& config,
                                                 VisionWeights weights) {
   VisionTower tower;

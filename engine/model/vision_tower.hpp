@@ -22,6 +22,8 @@ class VisionTower {
 
   // What create() allocates beside the weights, in bytes.
   static size_t workspace_bytes(const ModelConfig& config, DType activation);
+  // One picture's features, in bytes.
+  static size_t features_bytes(const ModelConfig& config, DType activation);
 
   // pixels: [3, S, S] normalised f32 on the host. Patches and position embeddings.
   void start(std::span<const float> pixels);

@@ -211,12 +211,13 @@ absl::StatusOr<ModelWeights> load_weights(Backend* backend, const ModelConfig& c
   return std::move(*weights);
 }
 
-int64_t weight_bytes(const ModelConfig& config, DType dtype) {
+WeightBytes weight_bytes(const ModelConfig& config, DType dtype) {
   ModelWeights weights;
-  int64_t bytes = 0;
+  WeightBytes bytes;
   for (const Slot& slot : Layout(config, &weights).take()) {
     const DType stored = slot.form == Form::kVector ? DType::kF32 : dtype;
-    bytes += slot.elements() * static_cast<int64_t>(dtype_size(stored));
+    int64_t& of_side = slot.name.starts_with("model.vision.") ? bytes.vision : bytes.decoder;
+    of_side += slot.elements() * static_cast<int64_t>(dtype_size(stored));
   }
   return bytes;
 }

@@ -85,7 +85,12 @@ using LoadProgress = std::function<void(int64_t done, int64_t total)>;
 absl::StatusOr<ModelWeights> load_weights(Backend* backend, const ModelConfig& config,
                                           WeightSource* source, const LoadProgress& progress);
 
-// Bytes in the backend's memory if the checkpoint stores everything as `dtype`.
-int64_t weight_bytes(const ModelConfig& config, DType dtype);
+struct WeightBytes {
+  int64_t decoder = 0;
+  int64_t vision = 0;
+};
+
+// In the backend's memory, if the checkpoint stores everything as `dtype`.
+WeightBytes weight_bytes(const ModelConfig& config, DType dtype);
 
 }  // namespace cogserve

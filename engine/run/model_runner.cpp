@@ -2,30 +2,25 @@
 
 #include <utility>
 
-#include "engine/base/check.hpp"
 #include "engine/run/batch_builder.hpp"
 
 namespace cogserve {
 
 ModelRunner::ModelRunner(Backend* backend, ModelConfig model, Decoder decoder, VisionTower tower,
-                         KvCache kv_cache, int block_size)
+                         KvCache kv_cache, FeaturePool features, int block_size)
     : backend_(backend),
       model_(std::move(model)),
       decoder_(std::move(decoder)),
       tower_(std::move(tower)),
       kv_cache_(std::move(kv_cache)),
+      features_(std::move(features)),
       block_size_(block_size) {}
 
 std::span<const SampledToken> ModelRunner::run(const Plan& plan) {
   sampled_.clear();
   for (const VisionWork& work : plan.vision) encode(work);
   if (plan.chunks.empty()) return sampled_;
-  const auto features = [this](const Sequence& sequence) {
-    const auto found = features_.find(sequence.id);
-    check(found != features_.end(), "image rows without features");
-    return Tensor::matrix(found->second.data(), backend_->activation_dtype(),
-                          model_.vision.image_tokens(), model_.hidden);
-  };
+  const auto features = [this](const Sequence& sequence) { return features_.find(sequence.id); };
   const Batch batch = build_batch(plan.chunks, block_size_, model_.vocab, features);
   const Tensor logits = decoder_.forward(batch, kv_cache_.layers());
   if (!batch.logit_rows.empty()) sample(plan, logits);
@@ -35,13 +30,7 @@ std::span<const SampledToken> ModelRunner::run(const Plan& plan) {
 void ModelRunner::encode(const VisionWork& work) {
   if (work.begin == 0) tower_.start(work.sequence->request.pixels);
   tower_.run_layers(work.begin, work.count);
-  if (!work.last) return;
-  const int rows = model_.vision.image_tokens();
-  const DType dtype = backend_->activation_dtype();
-  auto buffer = backend_->allocate(size_t{1} * rows * model_.hidden * dtype_size(dtype));
-  check(buffer.ok(), "no memory for a picture's features");
-  tower_.finish(Tensor::matrix(buffer->data(), dtype, rows, model_.hidden));
-  features_.insert_or_assign(work.sequence->id, *std::move(buffer));
+  if (work.last) tower_.finish(features_.take(work.sequence->id));
 }
 
 void ModelRunner::sample(const Plan& plan, const Tensor& logits) {
@@ -68,6 +57,6 @@ void ModelRunner::sample(const Plan& plan, const Tensor& logits) {
   backend_->sample(logits, rows, sampled_);
 }
 
-void ModelRunner::forget(const Sequence& sequence) { features_.erase(sequence.id); }
+void ModelRunner::forget(const Sequence& sequence) { features_.release(sequence.id); }
 
 }  // namespace cogserve

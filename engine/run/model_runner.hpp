@@ -4,13 +4,13 @@
 
 #include <cstdint>
 #include <span>
-#include <unordered_map>
 #include <vector>
 
 #include "engine/backend/backend.hpp"
 #include "engine/config.hpp"
 #include "engine/model/decoder.hpp"
 #include "engine/model/vision_tower.hpp"
+#include "engine/run/feature_pool.hpp"
 #include "engine/run/kv_cache.hpp"
 #include "engine/schedule/plan.hpp"
 
@@ -19,7 +19,7 @@ namespace cogserve {
 class ModelRunner {
  public:
   ModelRunner(Backend* backend, ModelConfig model, Decoder decoder, VisionTower tower,
-              KvCache kv_cache, int block_size);
+              KvCache kv_cache, FeaturePool features, int block_size);
 
   // Reads sequences and changes none of them (`Scheduler::commit` does). Returns one entry for
   // each chunk that samples, in order; valid until the next call. Throws when the device or an
@@ -38,8 +38,8 @@ class ModelRunner {
   Decoder decoder_;
   VisionTower tower_;
   KvCache kv_cache_;
+  FeaturePool features_;
   int block_size_;
-  std::unordered_map<uint64_t, Buffer> features_;  // by sequence id
   std::vector<SampledToken> sampled_;
 };
 

@@ -42,9 +42,12 @@ bool contains(const std::vector<int32_t>& ids, int32_t id) {
 }  // namespace
 
 Scheduler::Scheduler(SchedulerConfig config)
-    : config_(std::move(config)), blocks_(config_.num_blocks) {
+    : config_(std::move(config)),
+      blocks_(config_.num_blocks),
+      vision_pacer_(config_.max_itl, config_.vision_layers_per_step) {
   check(config_.block_size > 0, "block_size must be positive");
   check(config_.max_num_seqs > 0, "max_num_seqs must be positive");
+  check(config_.max_pictures > 0, "max_pictures must be positive");
   check(config_.max_num_batched_tokens > 0, "max_num_batched_tokens must be positive");
   check(config_.vision_layers_per_step > 0, "vision_layers_per_step must be positive");
 }
@@ -175,6 +178,7 @@ Plan Scheduler::schedule(Clock::time_point now) {
   admit(plan, rows);
   plan_vision(plan);
   open_work_ = plan.size();
+  planned_ = now_;
   steps_ += !plan.empty();
   return plan;
 }
@@ -212,16 +216,18 @@ void Scheduler::admit(Plan& plan, int& rows) {
     }
     if (!make_room(sequence)) return;
     while (waiting_[i].get() != &sequence) ++i;  // a preempted one may stand before it now
+    bool last = false;                           // that one before it lets pass
     for (size_t before = 0; before < i; ++before) {
-      waiting_[before]->overtaken += waiting_[before]->needs_tower();
+      if (waiting_[before]->needs_tower()) last |= ++waiting_[before]->overtaken >= kMaxOvertakes;
     }
     start_running(i);
     plan_chunk(plan, rows, sequence);
+    if (last) return;
   }
 }
 
 void Scheduler::enter_tower() {
-  if (in_tower_ || queued_pictures_ == 0 || features_held_ >= config_.max_num_seqs) return;
+  if (in_tower_ || queued_pictures_ == 0 || features_held_ >= config_.max_pictures) return;
   const auto first = std::find_if(waiting_.begin(), waiting_.end(),
                                   [](const Owned& sequence) { return sequence->needs_tower(); });
   in_tower_ = std::move(*first);
@@ -235,8 +241,8 @@ void Scheduler::plan_vision(Plan& plan) {
   if (!in_tower_) return;
   const int begin = in_tower_->vision_layers_done;
   const int slices = plan.chunks.empty() ? kIdleSlices : 1;
-  const int count =
-      std::min(config_.vision_layers - begin, slices * config_.vision_layers_per_step);
+  const int64_t wanted = int64_t{slices} * vision_pacer_.layers();
+  const int count = static_cast<int>(std::min<int64_t>(config_.vision_layers - begin, wanted));
   plan.vision.push_back({in_tower_.get(), begin, count, begin + count == config_.vision_layers});
 }
 
@@ -370,6 +376,7 @@ void Scheduler::commit(const Plan& plan, std::span<const SampledToken> sampled,
                        Clock::time_point now) {
   check(plan.size() <= open_work_, "a plan is committed once");
   now_ = std::max(now_, now);
+  observe_pace(plan);
   close(plan);
   for (const VisionWork& work : plan.vision) finish_vision(work);
   size_t next = 0;
@@ -381,6 +388,13 @@ void Scheduler::commit(const Plan& plan, std::span<const SampledToken> sampled,
   }
   check(next == sampled.size(), "too many tokens were sampled");
   sweep();
+}
+
+// What a whole step took; one that is committed in parts was no ordinary one.
+void Scheduler::observe_pace(const Plan& plan) {
+  if (plan.empty() || plan.size() != open_work_) return;
+  const int layers = plan.vision.empty() ? 0 : plan.vision.front().count;
+  vision_pacer_.observe(layers, !plan.chunks.empty(), now_ - planned_);
 }
 
 // A commit that broke half way has closed its plan already, and is followed by a fail of the same.

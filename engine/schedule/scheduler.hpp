@@ -24,6 +24,7 @@
 #include "engine/schedule/plan.hpp"
 #include "engine/schedule/scheduler_config.hpp"
 #include "engine/schedule/sequence.hpp"
+#include "engine/schedule/vision_pacer.hpp"
 #include "engine/schedule/wait_estimate.hpp"
 
 namespace cogserve {
@@ -109,6 +110,7 @@ class Scheduler {
   void start(Sequence& sequence);
   void leave_queue(const Sequence& sequence);
   void close(const Plan& plan);
+  void observe_pace(const Plan& plan);
   void finish_vision(const VisionWork& work);
   void append(Sequence& sequence, const SampledToken& token);
   void end(Sequence& sequence, const absl::Status& status,
@@ -118,7 +120,9 @@ class Scheduler {
   const SchedulerConfig config_;
   BlockManager blocks_;
   WaitEstimate wait_estimate_;
-  Clock::time_point now_ = kNever;  // never goes back, whatever the caller's clock does
+  VisionPacer vision_pacer_;
+  Clock::time_point now_ = kNever;      // never goes back, whatever the caller's clock does
+  Clock::time_point planned_ = kNever;  // when the last plan was made
   uint64_t newest_id_ = 0;
 
   // Each in order of arrival (id).

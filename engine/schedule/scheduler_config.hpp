@@ -15,9 +15,12 @@ struct SchedulerConfig {
   int block_size = 16;
   int max_model_len = 0;
   int max_num_seqs = 64;
+  int max_pictures = 64;             // encoded ones that are kept at the same time
   int max_num_batched_tokens = 512;  // rows of a step: decode rows and prefill chunks together
   int vision_layers = 0;             // of the tower
-  int vision_layers_per_step = 1;
+  int vision_layers_per_step = 1;    // unless max_itl says otherwise
+  std::chrono::nanoseconds max_itl{
+      0};  // between the tokens of a stream, while the tower runs; 0 = any
   int max_queue_size = 256;
   size_t max_queue_bytes = size_t{512} << 20;  // pixels and ids of waiting requests
   std::chrono::milliseconds max_queue_time{30000};

@@ -17,6 +17,7 @@ class ForwardingBackend : public Backend {
   DType kv_dtype() const override { return to_->kv_dtype(); }
 
   int64_t available_memory() const override { return to_->available_memory(); }
+  int64_t total_memory() const override { return to_->total_memory(); }
   absl::StatusOr<Buffer> allocate(size_t bytes) override { return to_->allocate(bytes); }
   void upload(const void* host, const Tensor& dst) override {
     before_operation();

@@ -63,11 +63,13 @@ class Simulation {
     config.num_blocks = tight ? pick(8, 40) : pick(8, 512);
     config.block_size = tight ? pick(1, 4) : pick(1, 32);
     config.max_num_seqs = pick(1, 16);
+    config.max_pictures = pick(1, config.max_num_seqs);
     config.max_num_batched_tokens = pick(1, 64);
     config.max_queue_size = chance(0.05) ? 0 : pick(1, 64);
     config.max_model_len = pick(16, 120);
     config.vision_layers = pick(1, 8);
     config.vision_layers_per_step = pick(1, 3);
+    config.max_itl = milliseconds(pick(0, 1) * pick(1, 50));
     config.max_queue_time = milliseconds(pick(100, 5000));
     config.slow_reader_time = milliseconds(pick(20, 400));
     config.eos_ids = {kWorldEos};

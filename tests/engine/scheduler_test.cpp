@@ -285,6 +285,17 @@ TEST_F(SchedulerTest, text_passes_a_waiting_picture_but_only_so_often) {
   EXPECT_EQ(end_reason(late), "ok");
 }
 
+TEST_F(SchedulerTest, text_that_starts_in_one_step_passes_a_waiting_picture_no_more_often) {
+  config.vision_layers = 10000;
+  config.max_num_seqs = 2 * Scheduler::kMaxOvertakes;
+  config.max_num_batched_tokens = 2 * Scheduler::kMaxOvertakes;
+  ask({.image = 4});  // in the tower, for long
+  const Asked waits = ask({.image = 4});
+  for (int i = 0; i < Scheduler::kMaxOvertakes + 10; ++i) ask({.text = 0, .max_tokens = 1});
+  step();
+  EXPECT_EQ(waits.sequence->overtaken, Scheduler::kMaxOvertakes);
+}
+
 TEST_F(SchedulerTest, an_encoded_picture_is_not_passed_by_younger_text) {
   config.max_num_seqs = 1;
   ask({.text = 0, .max_tokens = 12});
@@ -296,13 +307,38 @@ TEST_F(SchedulerTest, an_encoded_picture_is_not_passed_by_younger_text) {
   EXPECT_EQ(step(), "3:0+1s");
 }
 
-TEST_F(SchedulerTest, no_more_pictures_are_kept_than_there_are_seats) {
+TEST_F(SchedulerTest, no_more_pictures_are_kept_than_there_are_places) {
   config.max_num_seqs = 2;
+  config.max_pictures = 2;
+  ask({.text = 0, .max_tokens = 40});
   ask({.text = 0, .max_tokens = 100});
+  Asked pictures[3];
+  for (Asked& picture : pictures) picture = ask({.text = 0, .image = 3, .max_tokens = 1});
+  steps(30);
+  EXPECT_TRUE(pictures[0].sequence->features_ready);
+  EXPECT_TRUE(pictures[1].sequence->features_ready);
+  EXPECT_TRUE(pictures[2].sequence->needs_tower()) << "there is no place for it";
+  step_while([&] { return pictures[2].sequence->state != SequenceState::kEncoding; });
+  EXPECT_EQ(end_reason(pictures[0]), "ok");
+}
+
+TEST_F(SchedulerTest, slices_of_the_tower_fit_the_target_between_tokens) {
+  config.max_itl = Ms(10);
+  config.vision_layers = 100;
   ask({.text = 0, .max_tokens = 100});
-  for (int i = 0; i < 3; ++i) ask({.text = 0, .image = 3, .max_tokens = 1});
-  for (int i = 0; i < 30; ++i) step();
-  EXPECT_EQ(step(), "1:30+1s 2:30+1s") << "two are encoded and wait; the third must not be yet";
+  steps(2);
+  const auto slice_in_a_step_of = [&](int ms) {
+    const std::string text = plan();
+    now += Ms(ms);
+    commit();
+    return text.substr(0, text.find(' '));
+  };
+  EXPECT_EQ(slice_in_a_step_of(4), "1:2+1s");
+  for (int i = 0; i < 50; ++i) slice_in_a_step_of(4);  // decoding takes 4 ms
+  ask({.text = 1, .image = 4});
+  EXPECT_EQ(slice_in_a_step_of(5), "v2[0,1)");  // and a layer 1
+  EXPECT_EQ(slice_in_a_step_of(9), "v2[1,6)");
+  EXPECT_EQ(slice_in_a_step_of(9), "v2[6,11)");
 }
 
 // --- misuse --------------------------------------------------------------------------------------

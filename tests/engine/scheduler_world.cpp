@@ -176,7 +176,9 @@ void SchedulerWorld::check_vision(const Plan& plan) {
   for (const VisionWork& work : plan.vision) {
     const Sequence& s = *work.sequence;
     in_plan_.push_back(work.sequence);
-    const int slice = config_.vision_layers_per_step * (plan.chunks.empty() ? 4 : 1);
+    const bool paced = config_.max_itl > std::chrono::nanoseconds(0);
+    const int slice = paced ? config_.vision_layers
+                            : config_.vision_layers_per_step * (plan.chunks.empty() ? 4 : 1);
     check_that(s.state == SequenceState::kEncoding, "encodes outside the tower", s.id);
     check_that(work.begin == s.vision_layers_done, "a gap in the tower", s.id);
     check_that(work.count > 0 && work.count <= slice, "a wrong tower slice", s.id);
@@ -272,7 +274,7 @@ void SchedulerWorld::check_caps() const {
   }
   check_that(running <= config_.max_num_seqs, "too many sequences run");
   check_that(encoding <= 1, "two pictures in the tower");
-  check_that(features <= config_.max_num_seqs, "too many pictures are kept");
+  check_that(features <= config_.max_pictures, "too many pictures are kept");
   check_that(queued <= config_.max_queue_size, "the queue is too long");
   const SchedulerStats stats = scheduler_.stats();
   check_that(stats.running == running + encoding, "stats: running");

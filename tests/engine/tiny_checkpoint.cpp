@@ -79,6 +79,24 @@ ModelConfig tiny_config() {
   return read_model_config(directory.path()).value();
 }
 
+ModelConfig published_config() {
+  ModelConfig config;
+  config.layers = 32;
+  config.hidden = 4096;
+  config.heads = 32;
+  config.kv_heads = 8;
+  config.intermediate = 14336;
+  config.vocab = 128256;
+  config.max_positions = 8192;
+  config.vision = {.layers = 63,
+                   .hidden = 1792,
+                   .heads = 16,
+                   .intermediate = 15360,
+                   .patch = 14,
+                   .image_size = 1344};
+  return config;
+}
+
 std::vector<TinyTensor> tensors_of(const ModelConfig& config) {
   Recorder recorder;
   EXPECT_TRUE(absl::IsCancelled(load_weights(nullptr, config, &recorder, nullptr).status()));

@@ -27,6 +27,9 @@ std::string safetensors_file(const std::vector<TinyTensor>& tensors);
 std::string tiny_config_json();
 ModelConfig tiny_config();
 
+// The shape of cogvlm2-llama3-chat-19B.
+ModelConfig published_config();
+
 // Every tensor that a model of this configuration needs, as bf16.
 std::vector<TinyTensor> tensors_of(const ModelConfig& config);
 

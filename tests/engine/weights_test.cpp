@@ -10,29 +10,10 @@
 #include "engine/base/error.hpp"
 #include "engine/model/checkpoint.hpp"
 #include "engine/model/dummy_weights.hpp"
-#include "engine/model/memory_plan.hpp"
 #include "tests/engine/tiny_checkpoint.hpp"
 
 namespace cogserve {
 namespace {
-
-ModelConfig published_config() {
-  ModelConfig config;
-  config.layers = 32;
-  config.hidden = 4096;
-  config.heads = 32;
-  config.kv_heads = 8;
-  config.intermediate = 14336;
-  config.vocab = 128256;
-  config.max_positions = 8192;
-  config.vision = {.layers = 63,
-                   .hidden = 1792,
-                   .heads = 16,
-                   .intermediate = 15360,
-                   .patch = 14,
-                   .image_size = 1344};
-  return config;
-}
 
 // Serves f32 tensors whose element i is `first + i`, and writes down in what order they are read.
 class CountingSource : public WeightSource {
@@ -107,25 +88,6 @@ TEST(Weights, the_published_model_has_its_published_tensors_and_bytes) {
   EXPECT_EQ(bytes, 39006214656u - inverse_frequencies * 64 * 2);
   std::map<std::string, int> names;
   for (const TinyTensor& tensor : tensors) EXPECT_EQ(++names[tensor.name], 1) << tensor.name;
-}
-
-TEST(Weights, the_memory_plan_of_the_published_model) {
-  const int64_t kv_bytes = int64_t{8192} * 128 * 1024;
-  const MemoryPlan plan =
-      plan_memory(published_config(), DType::kBF16, DType::kF32, 512, 64, kv_bytes);
-  // Norms and biases are kept in f32.
-  EXPECT_NEAR(static_cast<double>(plan.weights), 39006214656.0, 5e6);
-  EXPECT_EQ(plan.kv_cache, kv_bytes);
-  EXPECT_GT(plan.decoder_workspace, int64_t{512} * 14336 * 4 * 2);
-  EXPECT_LT(plan.decoder_workspace, int64_t{200} << 20);
-  // [9217, 15360] never exists: it alone would be 540 MiB.
-  EXPECT_LT(plan.vision_workspace, int64_t{512} << 20);
-
-  EXPECT_TRUE(check_plan(plan, plan.total()).ok());
-  const absl::Status refused = check_plan(plan, plan.total() - 1);
-  EXPECT_EQ(error_reason(refused), "MEMORY_PLAN");
-  EXPECT_THAT(std::string(refused.message()), testing::HasSubstr("weights 37203 MiB"));
-  EXPECT_THAT(std::string(refused.message()), testing::HasSubstr("KV cache 1024 MiB"));
 }
 
 TEST(Weights, are_read_one_by_one_in_the_order_of_the_files) {

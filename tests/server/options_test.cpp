@@ -36,6 +36,22 @@ TEST(ServeFlags, without_flags_it_serves_the_demo_model_on_loopback) {
   EXPECT_EQ(parsed.options.chat_template, "");
 }
 
+TEST(ServeFlags, what_may_be_used_of_a_gpu_is_a_size_and_a_share) {
+  const Parsed parsed = parse({"--device", "cuda:0", "--gpu-memory", "42GB",
+                               "--gpu-memory-utilization", "0.9", "--max-itl-ms", "80"});
+  EXPECT_EQ(parsed.error, "");
+  EXPECT_EQ(parsed.options.engine.gpu_memory, 42'000'000'000);
+  EXPECT_EQ(parsed.options.engine.gpu_memory_utilization, 0.9);
+  EXPECT_EQ(parsed.options.engine.kv_cache_bytes, 0u);
+  EXPECT_EQ(parsed.options.engine.max_itl, milliseconds(80));
+  for (const char* share : {"0", "-1", "1.01", "inf"}) {
+    EXPECT_THAT(parse({"--gpu-memory-utilization", share}).error,
+                HasSubstr("--gpu-memory-utilization: wants more than 0 and at most 1"));
+  }
+  EXPECT_THAT(parse({"--gpu-memory", "-5"}).error, HasSubstr("--gpu-memory: wants 0.."));
+  EXPECT_THAT(parse({"--max-itl-ms", "-5"}).error, HasSubstr("--max-itl-ms: wants 0..60000"));
+}
+
 TEST(ServeFlags, every_value_lands_where_it_belongs) {
   const Parsed parsed = parse({"--model",
                                "/models/cog/",

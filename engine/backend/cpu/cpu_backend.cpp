@@ -39,6 +39,8 @@ std::string CpuBackend::description() const {
 
 int64_t CpuBackend::available_memory() const { return cpu::available_memory(); }
 
+int64_t CpuBackend::total_memory() const { return cpu::total_memory(); }
+
 absl::StatusOr<Buffer> CpuBackend::allocate(size_t bytes) {
   void* data = cpu::allocate_memory(bytes);
   if (data == nullptr) {

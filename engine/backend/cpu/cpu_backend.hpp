@@ -26,6 +26,7 @@ class CpuBackend final : public Backend {
   DType kv_dtype() const override { return DType::kF32; }
 
   int64_t available_memory() const override;
+  int64_t total_memory() const override;
   absl::StatusOr<Buffer> allocate(size_t bytes) override;
   void upload(const void* host, const Tensor& dst) override;
   void download(const Tensor& src, void* host) override;

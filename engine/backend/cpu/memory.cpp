@@ -40,14 +40,17 @@ int64_t available_in_group() {
 
 int64_t available_memory() { return std::min(available_in_system(), available_in_group()); }
 
+int64_t total_memory() {
+  return int64_t{sysconf(_SC_PHYS_PAGES)} * int64_t{sysconf(_SC_PAGESIZE)};
+}
+
 void* allocate_memory(size_t bytes) {
   constexpr size_t kCacheLine = 64;
   constexpr size_t kHugePage = size_t{2} << 20;
   const bool large = bytes >= kHugePage;
   const size_t alignment = large ? kHugePage : kCacheLine;
   // More than the machine has can never be had, though the system might promise it.
-  static const size_t machine_bytes =
-      static_cast<size_t>(sysconf(_SC_PHYS_PAGES)) * static_cast<size_t>(sysconf(_SC_PAGESIZE));
+  static const auto machine_bytes = static_cast<size_t>(total_memory());
   if (bytes > machine_bytes) return nullptr;
   const size_t padded = (std::max<size_t>(bytes, 1) + alignment - 1) / alignment * alignment;
   void* memory = std::aligned_alloc(alignment, padded);

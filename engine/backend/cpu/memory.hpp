@@ -14,5 +14,7 @@ void* allocate_memory(size_t bytes);
 // Bytes that can be allocated without pushing anybody into swap: what the system says is available,
 // or what this process's control group leaves, if that is less.
 int64_t available_memory();
+// What the machine has.
+int64_t total_memory();
 
 }  // namespace cogserve::cpu

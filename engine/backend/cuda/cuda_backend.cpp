@@ -9,6 +9,7 @@
 #include "engine/backend/cuda/error.hpp"
 #include "engine/backend/cuda/gemv.hpp"
 #include "engine/backend/cuda/norms.hpp"
+#include "engine/backend/cuda/own_memory.hpp"
 #include "engine/backend/cuda/rope_kv.hpp"
 #include "engine/backend/shape_checks.hpp"
 #include "engine/base/check.hpp"
@@ -87,9 +88,9 @@ CudaBackend::CudaBackend(int ordinal, DType activation, std::string description)
       bound_(std::this_thread::get_id()),
       staging_(&stream_),
       matmul_(activation),
-      attention_scratch_(cuda::allocate_device(kAttentionScratchBytes)),
-      results_(cuda::allocate_device(kSampleRows * sizeof(cuda::SampleResult))),
-      host_results_(cuda::allocate_pinned(kSampleRows * sizeof(cuda::SampleResult))) {}
+      attention_scratch_(cuda::allocate_device(cuda::kAttentionScratchBytes)),
+      results_(cuda::allocate_device(cuda::kSampleRows * sizeof(cuda::SampleResult))),
+      host_results_(cuda::allocate_pinned(cuda::kSampleRows * sizeof(cuda::SampleResult))) {}
 
 void CudaBackend::bind_thread() {
   if (bound_ == std::this_thread::get_id()) return;
@@ -102,13 +103,16 @@ void CudaBackend::wait() {
   pulse().beat();
 }
 
-int64_t CudaBackend::available_memory() const {
+CudaBackend::MemoryInfo CudaBackend::memory_info() const {
+  MemoryInfo info;
   cuda::check_cuda(cudaSetDevice(ordinal_), "cudaSetDevice");
-  size_t free = 0;
-  size_t total = 0;
-  cuda::check_cuda(cudaMemGetInfo(&free, &total), "cudaMemGetInfo");
-  return static_cast<int64_t>(free);
+  cuda::check_cuda(cudaMemGetInfo(&info.free, &info.total), "cudaMemGetInfo");
+  return info;
 }
+
+int64_t CudaBackend::available_memory() const { return static_cast<int64_t>(memory_info().free); }
+
+int64_t CudaBackend::total_memory() const { return static_cast<int64_t>(memory_info().total); }
 
 absl::StatusOr<Buffer> CudaBackend::allocate_raw(size_t bytes) {
   bind_thread();

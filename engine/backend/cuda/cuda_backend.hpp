@@ -41,6 +41,7 @@ class CudaBackend final : public Backend {
   DType kv_dtype() const override { return activation_; }
 
   int64_t available_memory() const override;
+  int64_t total_memory() const override;
   absl::StatusOr<Buffer> allocate(size_t bytes) override;
   void upload(const void* host, const Tensor& dst) override;
   void download(const Tensor& src, void* host) override;
@@ -85,13 +86,14 @@ class CudaBackend final : public Backend {
               std::span<SampledToken> sampled) override;
 
  private:
-  static constexpr size_t kAttentionScratchBytes = size_t{32} << 20;
-  static constexpr size_t kSampleRows = 64;   // of one launch
-  static constexpr size_t kChangedRows = 32;  // of those: with penalties or bans
-
   CudaBackend(int ordinal, DType activation, std::string description);
 
   bool is_activation(const Tensor& tensor) const { return tensor.dtype == activation_; }
+  struct MemoryInfo {
+    size_t free = 0;
+    size_t total = 0;
+  };
+  MemoryInfo memory_info() const;
   // The current device is a property of a thread: makes ours the caller's.
   void bind_thread();
   // Until the stream has done all that it was given.

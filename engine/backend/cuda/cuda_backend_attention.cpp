@@ -5,6 +5,7 @@
 #include "engine/backend/cuda/cuda_backend.hpp"
 #include "engine/backend/cuda/dense_attention.hpp"
 #include "engine/backend/cuda/error.hpp"
+#include "engine/backend/cuda/own_memory.hpp"
 #include "engine/backend/cuda/rope_kv.hpp"
 #include "engine/backend/shape_checks.hpp"
 #include "engine/base/check.hpp"
@@ -127,7 +128,7 @@ void CudaBackend::attend_on_tensor_cores(cuda::PagedAttention attention,
   const int group = attention.heads / attention.kv.kv_heads;
   const size_t split = cuda::split_bytes(attention.heads, attention.kv.head_dim);
   cuda::plan_attention(runs_, cuda::kPrefillRows / group,
-                       static_cast<int>(kAttentionScratchBytes / split), &plan_);
+                       static_cast<int>(cuda::kAttentionScratchBytes / split), &plan_);
   attention_parcel_.clear();
   const size_t tables_at = attention_parcel_.add(block_tables);
   const size_t tiles_at = attention_parcel_.add(std::span<const cuda::PrefillTile>(plan_.tiles));
@@ -176,7 +177,8 @@ size_t CudaBackend::rows_of_a_launch(std::span<const SampleRow> rows) const {
   for (const SampleRow& row : rows) {
     ids += ids_of(row);
     changed += changes_logits(row) ? 1 : 0;
-    if (count == kSampleRows || changed > kChangedRows || (count > 0 && ids > most_ids)) break;
+    if (count == cuda::kSampleRows || changed > cuda::kChangedRows || (count > 0 && ids > most_ids))
+      break;
     ++count;
   }
   return count;
@@ -191,8 +193,8 @@ void CudaBackend::sample_some(const Tensor& logits, std::span<const SampleRow> r
     tasks_.push_back(make_task(row, changes_logits(row) ? changed++ : -1, &sample_ids_));
   }
   if (changed > 0 && changed_vocab_ < logits.cols) {
-    changed_logits_ = cuda::allocate_device(kChangedRows * logits.cols * sizeof(float));
-    const size_t count_bytes = kChangedRows * logits.cols * sizeof(int32_t);
+    changed_logits_ = cuda::allocate_device(cuda::kChangedRows * logits.cols * sizeof(float));
+    const size_t count_bytes = cuda::kChangedRows * logits.cols * sizeof(int32_t);
     token_counts_ = cuda::allocate_device(count_bytes);
     cuda::check_cuda(cudaMemsetAsync(token_counts_.get(), 0, count_bytes, stream_.get()),
                      "cudaMemsetAsync");

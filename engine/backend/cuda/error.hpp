@@ -3,15 +3,16 @@
 
 #include <cuda_runtime.h>
 
-#include <stdexcept>
 #include <string>
+
+#include "engine/base/check.hpp"
 
 namespace cogserve::cuda {
 
-// Caught where InvariantError is: once, in the engine loop.
-class CudaError : public std::runtime_error {
+// Most errors of the CUDA runtime stay: every later call returns them too.
+class CudaError : public DeviceFault {
  public:
-  using std::runtime_error::runtime_error;
+  using DeviceFault::DeviceFault;
 };
 
 // "cudaMalloc: cudaErrorMemoryAllocation (out of memory)"

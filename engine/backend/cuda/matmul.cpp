@@ -8,13 +8,11 @@
 
 #include "engine/backend/cuda/error.hpp"
 #include "engine/backend/cuda/matmul_key.hpp"
+#include "engine/backend/cuda/own_memory.hpp"
 #include "engine/base/check.hpp"
 
 namespace cogserve::cuda {
 namespace {
-
-// What NVIDIA recommends for Hopper; more than the others need.
-constexpr size_t kWorkspaceBytes = size_t{32} << 20;
 
 void check_cublas(cublasStatus_t status, const char* call) {
   if (status == CUBLAS_STATUS_SUCCESS) return;
@@ -84,7 +82,7 @@ class Preference {
  public:
   explicit Preference(int alignment) {
     check_cublas(cublasLtMatmulPreferenceCreate(&preference_), "cublasLtMatmulPreferenceCreate");
-    set(CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES, kWorkspaceBytes);
+    set(CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES, kMatmulWorkspaceBytes);
     const auto bytes = static_cast<uint32_t>(alignment);
     set(CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_A_BYTES, bytes);
     set(CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_B_BYTES, bytes);
@@ -111,7 +109,7 @@ class Preference {
 class Matmul::Library {
  public:
   explicit Library(DType activation)
-      : activation_(library_type(activation)), workspace_(allocate_device(kWorkspaceBytes)) {
+      : activation_(library_type(activation)), workspace_(allocate_device(kMatmulWorkspaceBytes)) {
     check_cublas(cublasLtCreate(&handle_), "cublasLtCreate");
   }
   Library(const Library&) = delete;
@@ -139,7 +137,7 @@ class Matmul::Library {
     check_cublas(
         cublasLtMatmul(handle_, operation.get(), &one, w.data, w_layout.get(), x.data,
                        x_layout.get(), &zero, y.data, y_layout.get(), y.data, y_layout.get(),
-                       &choice->algo, workspace_.get(), kWorkspaceBytes, stream.get()),
+                       &choice->algo, workspace_.get(), kMatmulWorkspaceBytes, stream.get()),
         "cublasLtMatmul");
     return true;
   }
@@ -174,7 +172,7 @@ class Matmul::Library {
     const cublasStatus_t status =
         cublasLtMatmulAlgoCheck(handle_, operation.get(), w_layout.get(), x_layout.get(),
                                 y_layout.get(), y_layout.get(), &choice.algo, &result);
-    return status == CUBLAS_STATUS_SUCCESS && result.workspaceSize <= kWorkspaceBytes;
+    return status == CUBLAS_STATUS_SUCCESS && result.workspaceSize <= kMatmulWorkspaceBytes;
   }
 
   cudaDataType_t activation_;

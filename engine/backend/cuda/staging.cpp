@@ -3,23 +3,15 @@
 #include <algorithm>
 
 #include "engine/backend/cuda/error.hpp"
+#include "engine/backend/cuda/own_memory.hpp"
 
 namespace cogserve::cuda {
-namespace {
-
-// The largest parcels are a step's block tables and the ids that penalties look at: 8192 tokens of
-// a few dozen sequences.
-constexpr size_t kSegmentBytes = size_t{4} << 20;
-constexpr int kSegments = 4;
-
-}  // namespace
-
 Staging::Staging(const Stream* stream)
     : stream_(stream),
-      ring_(kSegmentBytes, kSegments),
+      ring_(kStagingSegmentBytes, kStagingSegments),
       host_(allocate_pinned(ring_.bytes())),
       device_(allocate_device(ring_.bytes())) {
-  for (int i = 0; i < kSegments; ++i) marks_.push_back(std::make_unique<Event>());
+  for (int i = 0; i < kStagingSegments; ++i) marks_.push_back(std::make_unique<Event>());
 }
 
 std::byte* Staging::take(size_t bytes) {

@@ -1,0 +1,28 @@
+// What a memory plan needs to know of a kind of device, known without one: a machine without a GPU
+// can plan for one.
+#pragma once
+
+#include <cstdint>
+#include <string_view>
+
+#include "absl/status/statusor.h"
+#include "engine/base/dtype.hpp"
+
+namespace cogserve {
+
+struct DeviceTraits {
+  DType activation = DType::kF32;
+  DType kv = DType::kF32;
+  // What the driver takes before anything is asked for, about.
+  int64_t context_bytes = 0;
+  // What the backend allocates for itself when it is made, and later for each vocabulary entry.
+  int64_t own_bytes = 0;
+  int64_t own_bytes_per_token_id = 0;
+  // Of the KV cache where nobody says; 0: all that is left.
+  int64_t default_kv_bytes = 0;
+};
+
+// `device` as make_backend takes it, in this build or not. INVALID_ARGUMENT UNKNOWN_DEVICE.
+absl::StatusOr<DeviceTraits> device_traits(std::string_view device);
+
+}  // namespace cogserve
