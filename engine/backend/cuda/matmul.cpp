@@ -2,9 +2,12 @@
 
 #include <cublasLt.h>
 
+#include <algorithm>
+#include <limits>
 #include <map>
 #include <optional>
 #include <string>
+#include <vector>
 
 #include "engine/backend/cuda/error.hpp"
 #include "engine/backend/cuda/matmul_key.hpp"
@@ -104,6 +107,39 @@ class Preference {
   cublasLtMatmulPreference_t preference_ = nullptr;
 };
 
+// Device time between two points of a stream.
+class Stopwatch {
+ public:
+  Stopwatch() {
+    check_cuda(cudaEventCreate(&begin_), "cudaEventCreate");
+    check_cuda(cudaEventCreate(&end_), "cudaEventCreate");
+  }
+  Stopwatch(const Stopwatch&) = delete;
+  Stopwatch& operator=(const Stopwatch&) = delete;
+  ~Stopwatch() {
+    cudaEventDestroy(begin_);
+    cudaEventDestroy(end_);
+  }
+
+  void start(const Stream& stream) { record(begin_, stream); }
+  // Waits.
+  float stop_ms(const Stream& stream) {
+    record(end_, stream);
+    check_cuda(cudaEventSynchronize(end_), "cudaEventSynchronize");
+    float ms = 0.0f;
+    check_cuda(cudaEventElapsedTime(&ms, begin_, end_), "cudaEventElapsedTime");
+    return ms;
+  }
+
+ private:
+  static void record(cudaEvent_t event, const Stream& stream) {
+    check_cuda(cudaEventRecord(event, stream.get()), "cudaEventRecord");
+  }
+
+  cudaEvent_t begin_ = nullptr;
+  cudaEvent_t end_ = nullptr;
+};
+
 }  // namespace
 
 class Matmul::Library {
@@ -116,69 +152,127 @@ class Matmul::Library {
   Library& operator=(const Library&) = delete;
   ~Library() { cublasLtDestroy(handle_); }
 
-  // Row-major y = x W^T is column-major y^T = W x^T: W stored by rows is its own transpose by
-  // columns.
   bool run(const MatmulShape& shape, const Tensor& x, const Tensor& w, const void* bias,
            const Tensor& y, const Stream& stream) {
-    const cudaDataType_t y_type = library_type(shape.y_dtype);
-    const Operation operation(bias, y_type);
-    const Layout w_layout(activation_, shape.in, shape.out, shape.in);
-    const Layout x_layout(activation_, shape.in, shape.rows, shape.x_stride);
-    const Layout y_layout(y_type, shape.out, shape.rows, shape.y_stride);
+    const Product product(activation_, shape, x, w, bias, y);
     const auto [entry, is_new] = choices_.try_emplace(matmul_key(shape));
-    if (is_new) entry->second = ask(shape, operation, w_layout, row_class(shape.rows));
-    std::optional<Choice> choice = entry->second;
-    if (!choice || !suits(*choice, operation, w_layout, x_layout, y_layout)) {
-      choice = ask(shape, operation, w_layout, shape.rows);
-    }
+    if (is_new) entry->second = choose(product, row_class(shape.rows), stream);
+    std::optional<Algorithm> choice = entry->second;
+    if (!choice || !suits(*choice, product)) choice = first(product, shape.rows);
     if (!choice) return false;
-    const float one = 1.0f;
-    const float zero = 0.0f;
-    check_cublas(
-        cublasLtMatmul(handle_, operation.get(), &one, w.data, w_layout.get(), x.data,
-                       x_layout.get(), &zero, y.data, y_layout.get(), y.data, y_layout.get(),
-                       &choice->algo, workspace_.get(), kMatmulWorkspaceBytes, stream.get()),
-        "cublasLtMatmul");
+    check_cublas(multiply(product, *choice, stream), "cublasLtMatmul");
     return true;
   }
 
  private:
-  struct Choice {
-    cublasLtMatmulAlgo_t algo;
+  using Algorithm = cublasLtMatmulAlgo_t;
+
+  static constexpr int kCandidates = 8;
+  static constexpr int kTimedRuns = 3;  // the best counts
+
+  // Row-major y = x W^T is column-major y^T = W x^T: W stored by rows is its own transpose by
+  // columns.
+  struct Product {
+    Product(cudaDataType_t activation, const MatmulShape& of, const Tensor& x_rows,
+            const Tensor& w_rows, const void* bias, const Tensor& y_rows)
+        : shape(of),
+          x(x_rows.data),
+          w(w_rows.data),
+          y(y_rows.data),
+          x_type(activation),
+          y_type(library_type(of.y_dtype)),
+          operation(bias, y_type),
+          w_layout(activation, of.in, of.out, of.in),
+          x_layout(activation, of.in, of.rows, of.x_stride),
+          y_layout(y_type, of.out, of.rows, of.y_stride) {}
+
+    MatmulShape shape;
+    const void* x;
+    const void* w;
+    void* y;
+    cudaDataType_t x_type;
+    cudaDataType_t y_type;
+    Operation operation;
+    Layout w_layout;
+    Layout x_layout;
+    Layout y_layout;
   };
 
-  // The heuristic's first choice for `rows` rows.
-  std::optional<Choice> ask(const MatmulShape& shape, const Operation& operation,
-                            const Layout& w_layout, int64_t rows) {
-    const Layout x_layout(activation_, shape.in, rows, shape.x_stride);
-    const Layout y_layout(library_type(shape.y_dtype), shape.out, rows, shape.y_stride);
-    const Preference preference(shape.alignment);
-    cublasLtMatmulHeuristicResult_t result = {};
+  // The heuristic's best for so many rows, at most `most`.
+  std::vector<Algorithm> ask(const Product& product, int64_t rows, int most) {
+    const Layout x_layout(product.x_type, product.shape.in, rows, product.shape.x_stride);
+    const Layout y_layout(product.y_type, product.shape.out, rows, product.shape.y_stride);
+    const Preference preference(product.shape.alignment);
+    std::vector<cublasLtMatmulHeuristicResult_t> results(most);
     int found = 0;
     const cublasStatus_t status = cublasLtMatmulAlgoGetHeuristic(
-        handle_, operation.get(), w_layout.get(), x_layout.get(), y_layout.get(), y_layout.get(),
-        preference.get(), 1, &result, &found);
-    if (status == CUBLAS_STATUS_NOT_SUPPORTED || (status == CUBLAS_STATUS_SUCCESS && found == 0)) {
-      return std::nullopt;
-    }
+        handle_, product.operation.get(), product.w_layout.get(), x_layout.get(), y_layout.get(),
+        y_layout.get(), preference.get(), most, results.data(), &found);
+    if (status == CUBLAS_STATUS_NOT_SUPPORTED) return {};
     check_cublas(status, "cublasLtMatmulAlgoGetHeuristic");
-    return Choice{result.algo};
+    std::vector<Algorithm> algorithms;
+    for (int i = 0; i < found; ++i) {
+      if (results[i].state == CUBLAS_STATUS_SUCCESS) algorithms.push_back(results[i].algo);
+    }
+    return algorithms;
   }
 
-  // Whether a choice that was made for the class does for these rows too.
-  bool suits(const Choice& choice, const Operation& operation, const Layout& w_layout,
-             const Layout& x_layout, const Layout& y_layout) {
+  std::optional<Algorithm> first(const Product& product, int64_t rows) {
+    const std::vector<Algorithm> found = ask(product, rows, 1);
+    return found.empty() ? std::nullopt : std::optional(found.front());
+  }
+
+  // The fastest of the candidates for the class, by running them; y is written anew afterwards.
+  std::optional<Algorithm> choose(const Product& product, int64_t rows, const Stream& stream) {
+    std::optional<Algorithm> best;
+    float best_ms = 0.0f;
+    for (const Algorithm& candidate : ask(product, rows, kCandidates)) {
+      if (!suits(candidate, product)) continue;
+      const std::optional<float> ms = time(product, candidate, stream);
+      if (!ms || (best && *ms >= best_ms)) continue;
+      best = candidate;
+      best_ms = *ms;
+    }
+    return best;
+  }
+
+  // Nothing if the library refuses it after all.
+  std::optional<float> time(const Product& product, const Algorithm& algorithm,
+                            const Stream& stream) {
+    if (multiply(product, algorithm, stream) != CUBLAS_STATUS_SUCCESS) return std::nullopt;
+    float best = std::numeric_limits<float>::max();
+    Stopwatch stopwatch;
+    for (int i = 0; i < kTimedRuns; ++i) {
+      stopwatch.start(stream);
+      check_cublas(multiply(product, algorithm, stream), "cublasLtMatmul");
+      best = std::min(best, stopwatch.stop_ms(stream));
+    }
+    return best;
+  }
+
+  cublasStatus_t multiply(const Product& product, const Algorithm& algorithm,
+                          const Stream& stream) {
+    const float one = 1.0f;
+    const float zero = 0.0f;
+    return cublasLtMatmul(handle_, product.operation.get(), &one, product.w, product.w_layout.get(),
+                          product.x, product.x_layout.get(), &zero, product.y,
+                          product.y_layout.get(), product.y, product.y_layout.get(), &algorithm,
+                          workspace_.get(), kMatmulWorkspaceBytes, stream.get());
+  }
+
+  // Whether an algorithm that was found for the class does for these rows too.
+  bool suits(const Algorithm& algorithm, const Product& product) {
     cublasLtMatmulHeuristicResult_t result = {};
-    const cublasStatus_t status =
-        cublasLtMatmulAlgoCheck(handle_, operation.get(), w_layout.get(), x_layout.get(),
-                                y_layout.get(), y_layout.get(), &choice.algo, &result);
+    const cublasStatus_t status = cublasLtMatmulAlgoCheck(
+        handle_, product.operation.get(), product.w_layout.get(), product.x_layout.get(),
+        product.y_layout.get(), product.y_layout.get(), &algorithm, &result);
     return status == CUBLAS_STATUS_SUCCESS && result.workspaceSize <= kMatmulWorkspaceBytes;
   }
 
   cudaDataType_t activation_;
   DeviceMemory workspace_;
   cublasLtHandle_t handle_ = nullptr;
-  std::map<MatmulKey, std::optional<Choice>> choices_;
+  std::map<MatmulKey, std::optional<Algorithm>> choices_;
 };
 
 Matmul::Matmul(DType activation) : library_(std::make_unique<Library>(activation)) {}

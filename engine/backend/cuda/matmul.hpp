@@ -1,7 +1,8 @@
 // Matrix products of many rows, by cuBLASLt.
 //
-// The library's heuristic is asked once for each class of shapes (see matmul_key) and its choice
-// kept for as long as the backend lives. 2 * rows * in * out FLOP.
+// The first product of each class of shapes (see matmul_key) times the library's candidates; the
+// fastest is kept for as long as the backend lives. So another start may choose, and round,
+// otherwise. 2 * rows * in * out FLOP.
 #pragma once
 
 #include <cuda_runtime.h>
