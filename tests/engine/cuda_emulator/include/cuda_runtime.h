@@ -16,6 +16,7 @@
 #define __host__
 #define __forceinline__ inline
 #define __launch_bounds__(...)
+#define __grid_constant__
 
 // --- built-in types and variables
 // ------------------------------------------------------------------
@@ -26,6 +27,9 @@ struct dim3 {
   operator cogserve::emulator::Index() const { return {x, y, z}; }
 };
 
+struct alignas(8) uint2 {
+  unsigned x, y;
+};
 struct alignas(16) uint4 {
   unsigned x, y, z, w;
 };

@@ -1,0 +1,222 @@
+// Kernels for quantised weights against the formats' definition, and bit for bit against
+// themselves.
+#include "engine/backend/cuda/quantized.hpp"
+
+#include <cmath>
+#include <random>
+
+#include "tests/engine/cuda_test_tools.hpp"
+
+namespace cogserve {
+namespace {
+
+using testing::CudaTest;
+using testing::DeviceMatrix;
+using testing::Matrix;
+
+struct Shape {
+  WeightFormat format;
+  int64_t out;
+  int64_t in;
+  int64_t group_size;
+  bool zeros;
+  bool half_scales;
+};
+
+const Shape kShapes[] = {
+    {WeightFormat::kInt4, 16, 64, 64, false, true},
+    {WeightFormat::kInt4, 37, 320, 128, false, true},  // the last group is short
+    {WeightFormat::kInt4, 5, 1152, 128, true, true},   // more spans than warps
+    {WeightFormat::kInt4, 48, 192, 64, true, false},
+    {WeightFormat::kInt4, 9, 90, 128, false, true},  // one group, no whole tile
+    {WeightFormat::kInt4, 3, 2, 128, false, true},
+    {WeightFormat::kCodebook4, 33, 256, 64, false, false},
+    {WeightFormat::kCodebook4, 16, 70, 128, false, false},
+    {WeightFormat::kInt8, 40, 384, 384, false, false},
+    {WeightFormat::kInt8, 7, 1027, 1027, false, false},  // odd rows
+    {WeightFormat::kInt8, 1, 3, 3, false, true},
+};
+
+// A random weight of a shape, with its arrays.
+class RandomWeight {
+ public:
+  RandomWeight(const Shape& shape, DType dtype) : random_(shape.out * 1000 + shape.in) {
+    const int64_t groups = (shape.in + shape.group_size - 1) / shape.group_size;
+    const bool bytes = shape.format == WeightFormat::kInt8;
+    codes_.resize(shape.out * shape.in / (bytes ? 1 : 2));
+    for (std::byte& code : codes_) {
+      // -128 is no code.
+      code = static_cast<std::byte>(bytes ? (random_() % 255 + 129) & 255 : random_() & 255);
+    }
+    scales_.resize(shape.out * groups);
+    for (float& scale : scales_) {
+      scale = std::uniform_real_distribution<float>(0.001f, 0.1f)(random_);
+      if (shape.half_scales) scale = to_float(to_float16(scale));
+    }
+    if (shape.zeros) {
+      for (int64_t i = 0; i < shape.out * groups; ++i) {
+        zeros_.push_back(static_cast<uint8_t>(random_() % 17));
+      }
+    }
+    weight_ = {.format = shape.format,
+               .dense = {},
+               .out_features = shape.out,
+               .in_features = shape.in,
+               .group_size = shape.group_size,
+               .dtype = dtype,
+               .codes = codes_.data(),
+               .scales = scales_.data(),
+               .zeros = zeros_.empty() ? nullptr : zeros_.data()};
+    for (float& value : weight_.codebook) {
+      value = std::uniform_real_distribution<float>(-1.0f, 1.0f)(random_);
+    }
+  }
+
+  const HostWeight& host() const { return weight_; }
+  size_t code_bytes() const { return codes_.size(); }
+
+ private:
+  std::mt19937 random_;
+  std::vector<std::byte> codes_;
+  std::vector<float> scales_;
+  std::vector<uint8_t> zeros_;
+  HostWeight weight_;
+};
+
+class CudaQuantized : public CudaTest {
+ protected:
+  // Any bytes, on the device, in whole words.
+  Buffer put_bytes(const void* host, size_t bytes) {
+    std::vector<int32_t> words((bytes + 3) / 4);
+    std::memcpy(words.data(), host, bytes);
+    Buffer buffer = *backend().allocate(words.size() * 4);
+    backend().upload(words.data(), Tensor::matrix(buffer.data(), DType::kI32, 1, words.size()));
+    return buffer;
+  }
+
+  cuda::QuantizedMatrix pack(const RandomWeight& weight) {
+    const HostWeight& host = weight.host();
+    const cuda::QuantizedLayout layout = cuda::layout_of(host);
+    const size_t values = host.out_features * host.groups();
+    const Buffer codes = put_bytes(host.codes, weight.code_bytes());
+    const Buffer scales = put_bytes(host.scales, values * sizeof(float));
+    const Buffer zeros = host.zeros == nullptr ? Buffer() : put_bytes(host.zeros, values);
+    storage_.push_back(*backend().allocate(layout.bytes()));
+    cuda::pack_quantized(
+        layout, static_cast<const uint8_t*>(codes.data()), static_cast<const float*>(scales.data()),
+        static_cast<const uint8_t*>(zeros.data()), storage_.back().data(), nullptr);
+    backend().synchronize();
+    return cuda::QuantizedMatrix(layout, storage_.back().data(), host.codebook);
+  }
+
+  void multiply(const Tensor& x, const cuda::QuantizedMatrix& w, const Tensor* bias,
+                const Tensor& y) {
+    cuda::quantized_matmul(x, w, bias, y, nullptr);
+    backend().synchronize();
+  }
+
+ private:
+  std::vector<Buffer> storage_;
+};
+COGSERVE_CUDA_SUITE(CudaQuantized);
+
+TEST_P(CudaQuantized, unpacked_weights_are_those_of_the_definition) {
+  for (const Shape& shape : kShapes) {
+    const RandomWeight weight(shape, dtype());
+    const cuda::QuantizedMatrix packed = pack(weight);
+    EXPECT_EQ(packed.layout.half_scales, shape.half_scales);
+    for (int64_t first = 0; first < shape.out; first += 32) {
+      const int64_t rows = std::min<int64_t>(32, shape.out - first);
+      const DeviceMatrix y = put(Matrix(rows, shape.in));
+      cuda::dequantize(packed, first, y.tensor(), nullptr);
+      backend().synchronize();
+      const Matrix values = y.read();
+      for (int64_t r = 0; r < rows; ++r) {
+        for (int64_t c = 0; c < shape.in; ++c) {
+          ASSERT_EQ(values.at(r, c), weight_value(weight.host(), first + r, c))
+              << shape.out << " x " << shape.in << " at " << first + r << ", " << c;
+        }
+      }
+    }
+  }
+}
+
+TEST_P(CudaQuantized, products_are_those_of_a_plain_loop) {
+  for (const Shape& shape : kShapes) {
+    const RandomWeight weight(shape, DType::kF32);  // scales are not rounded into the weights
+    const RandomWeight rounded(shape, dtype());     // but those of a codebook
+    const bool codebook = shape.format == WeightFormat::kCodebook4;
+    const HostWeight& host = codebook ? rounded.host() : weight.host();
+    const cuda::QuantizedMatrix packed = pack(weight);
+    for (const int64_t rows : {1, 3, 8, 9, 17, 40, 70}) {
+      const DeviceMatrix x = put(Matrix::random(rows, shape.in, rows), rows % 2 * 4);
+      const Matrix bias = Matrix::random(1, shape.out, 7);
+      const Parameter bias_vector = load_vector(bias);
+      const DeviceMatrix y = put_f32(Matrix(rows, shape.out), 3);
+      const DeviceMatrix y16 = put(Matrix(rows, shape.out), 1);
+      multiply(x.tensor(), packed, &bias_vector.tensor, y.tensor());
+      multiply(x.tensor(), packed, nullptr, y16.tensor());
+      const Matrix inputs = x.read();
+      const Matrix out = y.read();
+      const Matrix out16 = y16.read();
+      for (int64_t r = 0; r < rows; ++r) {
+        for (int64_t o = 0; o < shape.out; ++o) {
+          double sum = 0;
+          double magnitude = 0;
+          for (int64_t k = 0; k < shape.in; ++k) {
+            const double product = double{inputs.at(r, k)} * weight_value(host, o, k);
+            sum += product;
+            magnitude += std::fabs(product);
+          }
+          const double slack = 2e-6 * magnitude + 1e-7;
+          ASSERT_NEAR(out.at(r, o), sum + bias.at(0, o), slack) << rows << " rows, " << shape.in;
+          ASSERT_NEAR(out16.at(r, o), sum, slack + unit() * std::fabs(sum));
+        }
+      }
+    }
+  }
+}
+
+TEST_P(CudaQuantized, a_row_has_the_bits_that_it_has_alone) {
+  for (const WeightFormat format :
+       {WeightFormat::kInt4, WeightFormat::kCodebook4, WeightFormat::kInt8}) {
+    const Shape shape{format, 20, 640, format == WeightFormat::kInt8 ? 640 : 64, false, true};
+    const cuda::QuantizedMatrix packed = pack(RandomWeight(shape, dtype()));
+    const DeviceMatrix x = put(Matrix::random(64, shape.in, 5));
+    const DeviceMatrix alone = put_f32(Matrix(64, shape.out));
+    for (int64_t r = 0; r < 64; ++r) {
+      multiply(x.tensor().slice_rows(r, 1), packed, nullptr, alone.tensor().slice_rows(r, 1));
+    }
+    const Matrix expected = alone.read();
+    for (const int64_t rows : {2, 8, 9, 16, 31, 64}) {
+      const DeviceMatrix together = put_f32(Matrix(rows, shape.out));
+      multiply(x.tensor().slice_rows(64 - rows, rows), packed, nullptr, together.tensor());
+      const Matrix out = together.read();
+      for (int64_t r = 0; r < rows; ++r) {
+        ASSERT_TRUE(testing::same_bits(out.tensor().row<float>(r),
+                                       expected.tensor().row<float>(64 - rows + r), shape.out))
+            << "row " << r << " of " << rows;
+      }
+    }
+  }
+}
+
+TEST_P(CudaQuantized, outputs_and_inputs_beyond_the_matrix_count_for_nothing) {
+  const Shape shape{WeightFormat::kInt4, 5, 100, 128, false, true};
+  const RandomWeight weight(shape, DType::kF32);
+  const cuda::QuantizedMatrix packed = pack(weight);
+  Matrix wide = Matrix::random(3, 128, 1);
+  for (int64_t r = 0; r < 3; ++r) {
+    for (int64_t c = 100; c < 128; ++c) wide.at(r, c) = NAN;
+  }
+  const DeviceMatrix x = put(wide);
+  const DeviceMatrix y = put_f32(Matrix(3, 5), 11);
+  multiply(x.tensor().slice_cols(0, 100), packed, nullptr, y.tensor());
+  const Matrix out = y.read();
+  for (int64_t r = 0; r < 3; ++r) {
+    for (int64_t o = 0; o < 5; ++o) EXPECT_TRUE(std::isfinite(out.at(r, o)));
+  }
+}
+
+}  // namespace
+}  // namespace cogserve
