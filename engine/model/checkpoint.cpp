@@ -231,6 +231,7 @@ absl::StatusOr<HostTensor> Checkpoint::read(const StoredTensor& tensor) {
 absl::StatusOr<HostWeight> Checkpoint::read_weight(const StoredTensor& tensor) {
   if (tensor.format == WeightFormat::kDense) return WeightSource::read_weight(tensor);
   if (absl::Status whole = check_sizes(tensor.name); !whole.ok()) return whole;
+  unpacked_ = {};
   try {
     absl::StatusOr<UnpackedWeight> unpacked = packed_.at(tensor.name)->unpack();
     if (!unpacked.ok()) return unpacked.status();

@@ -1,6 +1,7 @@
 #include "engine/model/quant_state.hpp"
 
 #include <cmath>
+#include <limits>
 #include <nlohmann/json.hpp>
 
 #include "absl/status/status.h"
@@ -50,9 +51,10 @@ class StateReader {
 
   float number(const char* key) {
     const json& value = get(key);
-    const float number = value.is_number() ? static_cast<float>(value.get<double>()) : NAN;
-    if (!std::isfinite(number)) refuse(key, "a finite number", value);
-    return number;
+    const double number = value.is_number() ? value.get<double>() : std::nan("");
+    if (std::abs(number) <= std::numeric_limits<float>::max()) return static_cast<float>(number);
+    refuse(key, "a finite f32 number", value);
+    return 0.0f;
   }
 
   void refuse(const char* key, const std::string& expected, const json& value) {

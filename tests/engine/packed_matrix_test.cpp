@@ -265,9 +265,9 @@ void add_wrong_states(Cases* cases) {
   add(nf4_state(), "quant_type", "int4", "\"fp4\" or \"nf4\", got \"int4\"");
   add(nf4_state(), "quant_type", 4, "a string, got 4");
   add(nf4_state(), "quant_type", "fp4", "\"nf4\" as in the tensor's name, got \"fp4\"");
-  add(nested_state(), "nested_offset", nullptr, "a finite number, got null");
-  add(nested_state(), "nested_offset", "0.25", "a finite number, got \"0.25\"");
-  add(nested_state(), "nested_offset", 1e39, "a finite number, got 1e+39");
+  add(nested_state(), "nested_offset", nullptr, "a finite f32 number, got null");
+  add(nested_state(), "nested_offset", "0.25", "a finite f32 number, got \"0.25\"");
+  add(nested_state(), "nested_offset", 1e39, "a finite f32 number, got 1e+39");
   add(nested_state(), "nested_dtype", "float16", "\"float32\", got \"float16\"");
 }
 

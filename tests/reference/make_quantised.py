@@ -65,8 +65,10 @@ SETS = {
         layout="gptq", offset=0, shards=3,
         label=dict(GPTQ, sym=False, checkpoint_format="gptq_v2", group_size=-1),
     ),
+    # Rows of more words than a reader may take at a time.
     "autoround": dict(
         layout="gptq", stored=7, g_idx=False, biases=True, dense=["lm_head", "model.vision."],
+        config=dict(intermediate_size=152),
         label=dict(AUTO_ROUND, backend="auto_round:gptq:exllamav2"),
     ),
     "autoround-zeros": dict(
