@@ -1,5 +1,6 @@
 #include "engine/config.hpp"
 
+#include <algorithm>
 #include <cmath>
 #include <limits>
 #include <nlohmann/json.hpp>
@@ -88,6 +89,15 @@ class KeyReader {
     }
     refuse(key, expected, value);
     return std::string(fallback);
+  }
+
+  std::string text_or(const char* key, std::string_view fallback) {
+    if (!has(key)) return std::string(fallback);
+    if (!object_[key].is_string()) {
+      refuse(key, "a string", object_[key]);
+      return std::string(fallback);
+    }
+    return object_[key].get<std::string>();
   }
 
   // One id or a list of 1 to 16 different ones.
@@ -196,6 +206,60 @@ VisionConfig read_vision(KeyReader keys) {
   return vision;
 }
 
+// Which of GPTQ's two conventions the zeros follow. AutoRound names its layouts by parts:
+// "auto_round:auto_gptq" and "auto_round:gptq:exllamav2" are v1, "auto_round:exllamav2" is v2.
+int read_zero_offset(bool auto_round, bool symmetric, KeyReader* keys) {
+  if (!auto_round) {
+    const char* key = keys->has("checkpoint_format") ? "checkpoint_format" : "format";
+    return keys->choice_or(key, "gptq", {"gptq", "gptq_v2"}) == "gptq" ? 1 : 0;
+  }
+  const char* key = keys->has("packing_format") ? "packing_format" : "backend";
+  const std::string packing = keys->text_or(key, "");
+  keys->expect(packing.find("awq") == std::string::npos, key,
+               "the packing of GPTQ (export as auto_round:auto_gptq)", "'" + packing + "'");
+  keys->expect(symmetric || !packing.empty(), key, "a packing, to know how zeros are stored",
+               "none");
+  return packing.empty() || packing.find("gptq") != std::string::npos ? 1 : 0;
+}
+
+void read_gptq(KeyReader* keys, QuantizationConfig* quantization) {
+  const int bits = keys->integer("bits", 1, 32);
+  keys->expect(bits == 4, "bits", "4", bits);
+  keys->choice_or("data_type", "int", {"int"});
+  const int group_size = keys->integer("group_size", -1, kMaxWidth);
+  keys->expect(group_size != 0, "group_size", "-1 (all inputs of a row) or more than 0",
+               group_size);
+  quantization->group_size = std::max(group_size, 0);
+  quantization->symmetric = keys->boolean_or("sym", true);
+  quantization->reordered = keys->boolean_or("desc_act", false);
+  quantization->zero_offset =
+      read_zero_offset(quantization->name != "gptq", quantization->symmetric, keys);
+}
+
+QuantizationConfig read_quantization(KeyReader keys) {
+  QuantizationConfig quantization;
+  quantization.name = keys.choice_or(
+      "quant_method", "", {"cogserve", "bitsandbytes", "gptq", "auto-round", "intel/auto-round"});
+  keys.expect(!quantization.name.empty(), "quant_method", "a value", "none");
+  if (quantization.name == "cogserve") {
+    quantization.method = QuantMethod::kCogserve;
+    keys.integer("version", 1, 1);
+    quantization.group_size = keys.integer("group_size", 128, 128);
+  } else if (quantization.name == "bitsandbytes") {
+    quantization.method = QuantMethod::kBitsandbytes;
+    keys.expect(!keys.boolean_or("load_in_8bit", false), "load_in_8bit",
+                "false (LLM.int8 is not read: take the 16-bit checkpoint)", "true");
+    quantization.codebook = keys.choice_or("bnb_4bit_quant_type", "", {"fp4", "nf4"});
+    if (keys.has("bnb_4bit_use_double_quant")) {
+      quantization.nested = keys.boolean_or("bnb_4bit_use_double_quant", false);
+    }
+  } else {
+    quantization.method = QuantMethod::kGptq;
+    read_gptq(&keys, &quantization);
+  }
+  return quantization;
+}
+
 void check_architecture(KeyReader* keys) {
   constexpr char kKnown[] = "CogVLMForCausalLM";
   const json expected = json::array({kKnown});
@@ -254,6 +318,9 @@ absl::StatusOr<ModelConfig> read_model_config(const std::string& model_dir) {
   keys.choice_or("hidden_act", "silu", {"silu"});
   check_heads(config, &keys);
   config.vision = read_vision(keys.object("vision_config"));
+  if (keys.has("quantization_config")) {
+    config.quantization = read_quantization(keys.object("quantization_config"));
+  }
   if (!status.ok()) return status;
   status = override_eos(model_dir, &config);
   if (!status.ok()) return status;

@@ -5,6 +5,7 @@
 #include <chrono>
 #include <cstddef>
 #include <cstdint>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -27,6 +28,24 @@ struct VisionConfig {
   int head_dim() const { return hidden / heads; }
 };
 
+enum class QuantMethod { kNone, kCogserve, kBitsandbytes, kGptq };
+
+// config.json's `quantization_config`: how quantised weights are stored. Which weights are
+// quantised, the checkpoint's tensors say.
+struct QuantizationConfig {
+  QuantMethod method = QuantMethod::kNone;
+  std::string name = {};  // quant_method as written: AutoRound writes kGptq's layout too
+  // cogserve and gptq: inputs that share a scale; 0 = all inputs of a row.
+  int group_size = 0;
+  // gptq: every zero is 8. Else zero = stored zero + zero_offset: 1 in v1, 0 in v2.
+  bool symmetric = true;
+  int zero_offset = 1;
+  bool reordered = false;  // gptq's desc_act
+  // bitsandbytes, where it is said.
+  std::string codebook = {};  // "fp4" or "nf4"
+  std::optional<bool> nested = {};
+};
+
 struct ModelConfig {
   int layers = 0;
   int hidden = 0;
@@ -43,6 +62,7 @@ struct ModelConfig {
   std::string dtype;          // torch_dtype as written, may be empty
   std::string template_name;  // "chat", "vqa" or "base"
   VisionConfig vision;
+  QuantizationConfig quantization;
 
   int head_dim() const { return hidden / heads; }
   int qkv_width() const { return (heads + 2 * kv_heads) * head_dim(); }

@@ -87,7 +87,7 @@ absl::StatusOr<std::unique_ptr<WeightSource>> open_weights(const EngineConfig& c
   if (config.load_format == LoadFormat::kDummy) {
     return std::make_unique<DummyWeights>(config.seed, dummy_dtype(model.dtype));
   }
-  auto checkpoint = Checkpoint::open(config.model_dir);
+  auto checkpoint = Checkpoint::open(config.model_dir, model.quantization);
   if (!checkpoint.ok()) return checkpoint.status();
   return std::make_unique<Checkpoint>(*std::move(checkpoint));
 }
@@ -123,6 +123,7 @@ absl::StatusOr<std::unique_ptr<Engine>> start_engine(const EngineConfig& config,
   if (!source.ok()) return source.status();
   auto weights = load_weights(backend.get(), *model, source->get(), progress);
   if (!weights.ok()) return weights.status();
+  const std::string description = (*source)->description();
   source->reset();  // unmaps the files
 
   const DType dtype = weights->decoder.embedding.tensor.dtype;
@@ -141,6 +142,7 @@ absl::StatusOr<std::unique_ptr<Engine>> start_engine(const EngineConfig& config,
                   .generation = *generation,
                   .device = backend->description(),
                   .dtype = std::string(dtype_name(dtype)),
+                  .weights = description,
                   .rope_dtype = rope == RopeDtype::kBF16 ? "bf16" : "f32",
                   .max_model_len = limits.max_model_len,
                   .block_size = config.block_size,

@@ -24,6 +24,7 @@ struct EngineInfo {
   GenerationConfig generation;
   std::string device;      // "cpu (avx2, 2 threads)"
   std::string dtype;       // of the weights
+  std::string weights;     // how they are stored: "cogserve int4: 448 matrices; dense: 67"
   std::string rope_dtype;  // resolved: "bf16" or "f32"
   int max_model_len = 0;
   int block_size = 0;

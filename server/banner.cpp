@@ -55,6 +55,7 @@ void write_banner(const ServeOptions& options, const ServedModel& model, int por
   log_event(LogLevel::kInfo, "model",
             {{"name", model.name()},
              {"dtype", info.dtype},
+             {"weights", info.weights},
              {"rope", info.rope_dtype},
              {"device", info.device},
              {"template", v1::Template_Name(description.default_template())},

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <filesystem>
 #include <map>
+#include <new>
 #include <nlohmann/json.hpp>
 #include <string_view>
 #include <system_error>
@@ -19,6 +20,7 @@ using nlohmann::json;
 
 constexpr char kSingleFile[] = "model.safetensors";
 constexpr char kIndexFile[] = "model.safetensors.index.json";
+constexpr std::string_view kWeightSuffix = ".weight";
 constexpr char kIgnoredSuffix[] = ".rotary_emb.inv_freq";
 constexpr size_t kMaxIndexBytes = size_t{64} << 20;
 constexpr size_t kMaxShards = 1024;
@@ -74,9 +76,11 @@ absl::StatusOr<std::map<std::string, std::string>> read_index(const std::string&
 
 }  // namespace
 
-absl::StatusOr<Checkpoint> Checkpoint::open(const std::string& directory) {
+absl::StatusOr<Checkpoint> Checkpoint::open(const std::string& directory,
+                                            const QuantizationConfig& label) {
   Checkpoint checkpoint;
   checkpoint.directory_ = directory;
+  checkpoint.label_ = label;
   if (exists(directory, kSingleFile)) {
     absl::Status status = checkpoint.open_shard(directory, kSingleFile);
     if (status.ok()) status = checkpoint.index_tensors();
@@ -155,25 +159,58 @@ absl::StatusOr<StoredTensor> Checkpoint::require(const std::string& name,
                       directory_ + ": tensor '" + name + "': expected " + shape_string(shape) +
                           ", got no such tensor in " + std::to_string(shards_.size()) + " file(s)");
   }
-  StoredTensor tensor{name, DType::kF32, {}, place->second};
+  StoredTensor tensor{.name = name, .shape = shape, .order = place->second};
   const SafetensorsEntry* entry = nullptr;
   const Shard& shard = shard_of(tensor, &entry);
+  const std::optional<DType> dtype = float_dtype(entry->type);
+  if (!dtype) {
+    return invalid_argument("CHECKPOINT_DTYPE", name,
+                            shard.path + ": tensor '" + name +
+                                "': expected BF16, F16 or F32, got " +
+                                std::string(type_name(entry->type)));
+  }
   if (entry->shape != shape) {
     return invalid_argument("CHECKPOINT_SHAPE", name,
                             shard.path + ": tensor '" + name + "': expected " +
                                 shape_string(shape) + ", got " + shape_string(entry->shape));
   }
-  tensor.dtype = entry->dtype;
-  tensor.shape = entry->shape;
+  tensor.dtype = *dtype;
   required_.insert(name);
   return tensor;
 }
 
+absl::StatusOr<StoredTensor> Checkpoint::require_weight(const std::string& name,
+                                                        const std::vector<int64_t>& shape) {
+  if (shape.size() == 2 && std::string_view(name).ends_with(kWeightSuffix)) {
+    if (absl::Status whole = check_sizes(name); !whole.ok()) return whole;
+    const std::string stem = name.substr(0, name.size() - kWeightSuffix.size());
+    absl::StatusOr<std::unique_ptr<PackedMatrix>> packed =
+        find_packed_matrix(stem, shape[0], shape[1], label_,
+                           [this](const std::string& part) { return find_part(part); });
+    if (!packed.ok()) return packed.status();
+    if (*packed != nullptr) {
+      const HostWeight& description = (*packed)->description();
+      for (const StoredPart& part : (*packed)->parts()) required_.insert(part.entry.name);
+      const int64_t order = places_.at((*packed)->parts().front().entry.name);
+      packed_[name] = *std::move(packed);
+      return StoredTensor{name, description.dtype, shape, order, description.format};
+    }
+  }
+  absl::StatusOr<StoredTensor> dense = require(name, shape);
+  dense_matrices_ += dense.ok();
+  return dense;
+}
+
 absl::Status Checkpoint::finish() const {
+  if (label_.method != QuantMethod::kNone && packed_.empty()) {
+    return invalid_argument("CHECKPOINT_QUANT_LABEL", "quantization_config",
+                            directory_ + ": expected quantised weights of quant_method '" +
+                                label_.name + "' as in config.json, got none");
+  }
   for (const Shard& shard : shards_) {
     for (const SafetensorsEntry& entry : shard.entries) {
       if (required_.contains(entry.name) ||
-          std::string_view(entry.name).ends_with(kIgnoredSuffix)) {
+          std::string_view(entry.name).ends_with(kIgnoredSuffix) || is_spare_bias(entry, shard)) {
         continue;
       }
       return invalid_argument("CHECKPOINT_EXTRA_TENSOR", entry.name,
@@ -187,18 +224,82 @@ absl::Status Checkpoint::finish() const {
 absl::StatusOr<HostTensor> Checkpoint::read(const StoredTensor& tensor) {
   const SafetensorsEntry* entry = nullptr;
   const Shard& shard = shard_of(tensor, &entry);
-  const absl::Status whole = shard.file.check_size();
-  if (!whole.ok()) {
-    return make_error(absl::StatusCode::kDataLoss, "CHECKPOINT_TRUNCATED", tensor.name,
-                      "tensor '" + tensor.name + "': " + std::string(whole.message()));
+  if (absl::Status whole = check_sizes(tensor.name); !whole.ok()) return whole;
+  return HostTensor{shard.file.bytes().data() + entry->offset, tensor.dtype, entry->shape};
+}
+
+absl::StatusOr<HostWeight> Checkpoint::read_weight(const StoredTensor& tensor) {
+  if (tensor.format == WeightFormat::kDense) return WeightSource::read_weight(tensor);
+  if (absl::Status whole = check_sizes(tensor.name); !whole.ok()) return whole;
+  unpacked_ = {};
+  try {
+    absl::StatusOr<UnpackedWeight> unpacked = packed_.at(tensor.name)->unpack();
+    if (!unpacked.ok()) return unpacked.status();
+    unpacked_ = *std::move(unpacked);
+  } catch (const std::bad_alloc&) {
+    return make_error(absl::StatusCode::kResourceExhausted, "MEMORY", tensor.name,
+                      "tensor '" + tensor.name + "': no memory to unpack it");
   }
-  return HostTensor{shard.file.bytes().data() + entry->offset, entry->dtype, entry->shape};
+  return unpacked_.weight;
 }
 
 void Checkpoint::release(const StoredTensor& tensor) {
+  const auto release_entry = [this](const StoredTensor& stored) {
+    const SafetensorsEntry* entry = nullptr;
+    const Shard& shard = shard_of(stored, &entry);
+    shard.file.release(entry->offset, entry->bytes);
+  };
+  if (tensor.format == WeightFormat::kDense) return release_entry(tensor);
+  for (const StoredPart& part : packed_.at(tensor.name)->parts()) {
+    release_entry({.name = part.entry.name, .shape = {}, .order = places_.at(part.entry.name)});
+  }
+  unpacked_ = {};
+}
+
+std::string Checkpoint::description() const {
+  std::map<std::string, int> counts;
+  for (const auto& [name, matrix] : packed_) ++counts[matrix->layout()];
+  std::string text;
+  for (const auto& [layout, count] : counts) {
+    text += layout + ": " + std::to_string(count) + " matrices; ";
+  }
+  return text + "dense: " + std::to_string(dense_matrices_) + (text.empty() ? " matrices" : "");
+}
+
+std::optional<StoredPart> Checkpoint::find_part(const std::string& name) const {
+  const auto place = places_.find(name);
+  if (place == places_.end()) return std::nullopt;
   const SafetensorsEntry* entry = nullptr;
-  const Shard& shard = shard_of(tensor, &entry);
-  shard.file.release(entry->offset, entry->bytes);
+  const Shard& shard = shard_of({.name = name, .shape = {}, .order = place->second}, &entry);
+  return StoredPart{*entry, shard.path, shard.file.bytes().data() + entry->offset};
+}
+
+bool Checkpoint::is_spare_bias(const SafetensorsEntry& entry, const Shard& shard) const {
+  constexpr std::string_view kBiasSuffix = ".bias";
+  if (!std::string_view(entry.name).ends_with(kBiasSuffix) || !float_dtype(entry.type)) {
+    return false;
+  }
+  const std::string stem = entry.name.substr(0, entry.name.size() - kBiasSuffix.size());
+  const auto matrix = packed_.find(stem + std::string(kWeightSuffix));
+  if (matrix == packed_.end() ||
+      entry.shape != std::vector<int64_t>{matrix->second->description().out_features}) {
+    return false;
+  }
+  const StoredPart bias{entry, shard.path, shard.file.bytes().data() + entry.offset};
+  for (int64_t i = 0; i < entry.shape[0]; ++i) {
+    if (part_value(bias, i) != 0.0f) return false;
+  }
+  return true;
+}
+
+absl::Status Checkpoint::check_sizes(const std::string& tensor) const {
+  for (const Shard& shard : shards_) {
+    const absl::Status whole = shard.file.check_size();
+    if (whole.ok()) continue;
+    return make_error(absl::StatusCode::kDataLoss, "CHECKPOINT_TRUNCATED", tensor,
+                      "tensor '" + tensor + "': " + std::string(whole.message()));
+  }
+  return absl::OkStatus();
 }
 
 const Checkpoint::Shard& Checkpoint::shard_of(const StoredTensor& tensor,

@@ -4,6 +4,8 @@
 // Owned by the start-up code until the weights are loaded.
 #pragma once
 
+#include <memory>
+#include <optional>
 #include <string>
 #include <unordered_map>
 #include <unordered_set>
@@ -12,6 +14,8 @@
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "engine/base/file.hpp"
+#include "engine/config.hpp"
+#include "engine/model/packed_matrix.hpp"
 #include "engine/model/safetensors.hpp"
 #include "engine/model/weight_source.hpp"
 
@@ -22,14 +26,25 @@ class Checkpoint : public WeightSource {
   // Opens every shard and checks its header, and the index against the shards. Beside the reasons
   // of `safetensors.hpp`: CHECKPOINT_NOT_FOUND, CHECKPOINT_FORMAT (only pickles or GGUF there),
   // CHECKPOINT_INDEX, CHECKPOINT_DUPLICATE_TENSOR, and those of `base/file.hpp`.
-  static absl::StatusOr<Checkpoint> open(const std::string& directory);
+  // `label` is what config.json says of quantised weights.
+  static absl::StatusOr<Checkpoint> open(const std::string& directory,
+                                         const QuantizationConfig& label = {});
 
   absl::StatusOr<StoredTensor> require(const std::string& name,
                                        const std::vector<int64_t>& shape) override;
-  // `*.rotary_emb.inv_freq` may be left over: it says nothing beyond rope_theta.
+  absl::StatusOr<StoredTensor> require_weight(const std::string& name,
+                                              const std::vector<int64_t>& shape) override;
+  // `*.rotary_emb.inv_freq` may be left over: it says nothing beyond rope_theta. So may a bias of
+  // zeros beside a quantised matrix that needs none: writers of GPTQ's layout add it.
+  // CHECKPOINT_QUANT_LABEL if config.json says that there are quantised weights and none is there.
   absl::Status finish() const override;
   absl::StatusOr<HostTensor> read(const StoredTensor& tensor) override;
+  // A quantised matrix is unpacked; only one at a time is held.
+  absl::StatusOr<HostWeight> read_weight(const StoredTensor& tensor) override;
   void release(const StoredTensor& tensor) override;
+
+  // "bitsandbytes nf4, nested scales: 448 matrices; dense: 67"
+  std::string description() const override;
 
  private:
   struct Shard {
@@ -41,6 +56,11 @@ class Checkpoint : public WeightSource {
   absl::Status open_shard(const std::string& directory, const std::string& name);
   absl::Status index_tensors();
 
+  std::optional<StoredPart> find_part(const std::string& name) const;
+  bool is_spare_bias(const SafetensorsEntry& entry, const Shard& shard) const;
+  // Before a tensor is touched: CHECKPOINT_TRUNCATED if a file has shrunk.
+  absl::Status check_sizes(const std::string& tensor) const;
+
   const Shard& shard_of(const StoredTensor& tensor, const SafetensorsEntry** entry) const;
 
   std::string directory_;
@@ -48,6 +68,11 @@ class Checkpoint : public WeightSource {
   // Tensor -> its place: the shard's number << 32 | the entry's number.
   std::unordered_map<std::string, int64_t> places_;
   std::unordered_set<std::string> required_;
+
+  QuantizationConfig label_;
+  std::unordered_map<std::string, std::unique_ptr<PackedMatrix>> packed_;  // by "NAME.weight"
+  int dense_matrices_ = 0;
+  UnpackedWeight unpacked_;  // of the matrix that was read last
 };
 
 }  // namespace cogserve

@@ -19,6 +19,7 @@ class DummyWeights : public WeightSource {
 
   absl::StatusOr<StoredTensor> require(const std::string& name,
                                        const std::vector<int64_t>& shape) override;
+  std::string description() const override { return "random"; }
   absl::Status finish() const override { return absl::OkStatus(); }
   absl::StatusOr<HostTensor> read(const StoredTensor& tensor) override;
   void release(const StoredTensor& tensor) override;

@@ -31,10 +31,22 @@ std::string shown(const json& value) {
   return value.dump(-1, ' ', true, json::error_handler_t::replace).substr(0, 80);
 }
 
-std::optional<DType> parse_dtype(std::string_view name) {
-  if (name == "F32") return DType::kF32;
-  if (name == "BF16") return DType::kBF16;
-  if (name == "F16") return DType::kF16;
+// In the order of StoredType.
+struct TypeInfo {
+  StoredType type;
+  std::string_view name;
+  size_t size;
+};
+
+constexpr TypeInfo kTypes[] = {
+    {StoredType::kF32, "F32", 4}, {StoredType::kBF16, "BF16", 2}, {StoredType::kF16, "F16", 2},
+    {StoredType::kI32, "I32", 4}, {StoredType::kI8, "I8", 1},     {StoredType::kU8, "U8", 1},
+};
+
+std::optional<StoredType> parse_type(std::string_view name) {
+  for (const TypeInfo& info : kTypes) {
+    if (info.name == name) return info.type;
+  }
   return std::nullopt;
 }
 
@@ -56,10 +68,11 @@ class EntryReader {
                     "expected dtype, shape and data_offsets, got " + shown(value));
     }
     const json& dtype = value["dtype"];
-    const std::optional<DType> known =
-        dtype.is_string() ? parse_dtype(dtype.get_ref<const std::string&>()) : std::nullopt;
+    const std::optional<StoredType> known =
+        dtype.is_string() ? parse_type(dtype.get_ref<const std::string&>()) : std::nullopt;
     if (!known) {
-      return refuse("CHECKPOINT_DTYPE", name, "expected BF16, F16 or F32, got " + shown(dtype));
+      return refuse("CHECKPOINT_DTYPE", name,
+                    "expected BF16, F16, F32, I32, I8 or U8, got " + shown(dtype));
     }
     SafetensorsEntry entry{name, *known, {}, 0, 0};
     absl::Status status = read_shape(value["shape"], &entry);
@@ -82,7 +95,7 @@ class EntryReader {
                     "shape: expected a list of at most " + std::to_string(kMaxRank) +
                         " sizes, got " + shown(shape));
     }
-    uint64_t bytes = dtype_size(entry->dtype);
+    uint64_t bytes = type_size(entry->type);
     for (const json& dim : shape) {
       // Unsigned or nothing: a negative or fractional size is of another JSON type.
       if (!dim.is_number_unsigned() || __builtin_mul_overflow(bytes, dim.get<uint64_t>(), &bytes) ||
@@ -147,6 +160,17 @@ absl::Status check_cover(const std::vector<SafetensorsEntry>& entries, size_t be
 }
 
 }  // namespace
+
+size_t type_size(StoredType type) { return kTypes[static_cast<size_t>(type)].size; }
+
+std::string_view type_name(StoredType type) { return kTypes[static_cast<size_t>(type)].name; }
+
+std::optional<DType> float_dtype(StoredType type) {
+  if (type == StoredType::kF32) return DType::kF32;
+  if (type == StoredType::kBF16) return DType::kBF16;
+  if (type == StoredType::kF16) return DType::kF16;
+  return std::nullopt;
+}
 
 absl::StatusOr<std::vector<SafetensorsEntry>> read_safetensors_header(
     std::span<const std::byte> file, const std::string& path) {

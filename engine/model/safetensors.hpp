@@ -6,8 +6,10 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <optional>
 #include <span>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "absl/status/statusor.h"
@@ -20,9 +22,16 @@ inline constexpr size_t kMaxTensors = 65536;
 inline constexpr size_t kMaxRank = 8;
 inline constexpr size_t kMaxTensorName = 256;
 
+// The element types that are read: floats, and the integers of quantised matrices.
+enum class StoredType : uint8_t { kF32, kBF16, kF16, kI32, kI8, kU8 };
+
+size_t type_size(StoredType type);
+std::string_view type_name(StoredType type);        // as in the file: "BF16"
+std::optional<DType> float_dtype(StoredType type);  // none for integers
+
 struct SafetensorsEntry {
   std::string name;
-  DType dtype = DType::kF32;
+  StoredType type = StoredType::kF32;
   std::vector<int64_t> shape;
   size_t offset = 0;  // from the start of the file
   size_t bytes = 0;

@@ -7,6 +7,7 @@
 #include <utility>
 
 #include "engine/base/check.hpp"
+#include "engine/base/error.hpp"
 
 namespace cogserve {
 namespace {
@@ -155,6 +156,22 @@ std::vector<std::byte> cells_first(const HostTensor& source) {
   return permuted;
 }
 
+// Of the elements alone: beside them, scales are few.
+int64_t stored_bytes(const StoredTensor& stored) {
+  const int64_t elements = HostTensor{nullptr, stored.dtype, stored.shape}.elements();
+  if (stored.format == WeightFormat::kInt8) return elements;
+  if (stored.format != WeightFormat::kDense) return elements / 2;
+  return elements * static_cast<int64_t>(dtype_size(stored.dtype));
+}
+
+absl::StatusOr<HostWeight> read_slot(WeightSource* source, const Slot& slot,
+                                     const StoredTensor& stored) {
+  if (slot.form == Form::kMatrix) return source->read_weight(stored);
+  absl::StatusOr<HostTensor> tensor = source->read(stored);
+  if (!tensor.ok()) return tensor.status();
+  return dense_weight(*std::move(tensor));
+}
+
 absl::Status load_slot(Backend* backend, const Slot& slot, HostTensor tensor) {
   std::vector<std::byte> permuted;
   if (slot.form == Form::kMerge) {
@@ -188,9 +205,11 @@ absl::StatusOr<ModelWeights> load_weights(Backend* backend, const ModelConfig& c
   std::vector<std::pair<StoredTensor, const Slot*>> plan;
   int64_t total = 0;
   for (const Slot& slot : slots) {
-    absl::StatusOr<StoredTensor> stored = source->require(slot.name, slot.shape);
+    absl::StatusOr<StoredTensor> stored = slot.form == Form::kMatrix
+                                              ? source->require_weight(slot.name, slot.shape)
+                                              : source->require(slot.name, slot.shape);
     if (!stored.ok()) return stored.status();
-    total += slot.elements() * static_cast<int64_t>(dtype_size(stored->dtype));
+    total += stored_bytes(*stored);
     plan.emplace_back(std::move(*stored), &slot);
   }
   const absl::Status complete = source->finish();
@@ -200,12 +219,18 @@ absl::StatusOr<ModelWeights> load_weights(Backend* backend, const ModelConfig& c
             [](const auto& a, const auto& b) { return a.first.order < b.first.order; });
   int64_t done = 0;
   for (const auto& [stored, slot] : plan) {
-    const absl::StatusOr<HostTensor> tensor = source->read(stored);
-    if (!tensor.ok()) return tensor.status();
-    const absl::Status loaded = load_slot(backend, *slot, *tensor);
+    const absl::StatusOr<HostWeight> content = read_slot(source, *slot, stored);
+    if (!content.ok()) return content.status();
+    if (content->format != WeightFormat::kDense) {
+      return invalid_argument("WEIGHT_FORMAT", stored.name,
+                              "tensor '" + stored.name +
+                                  "': expected a dense matrix, which the backend computes with, "
+                                  "got a quantised one");
+    }
+    const absl::Status loaded = load_slot(backend, *slot, content->dense);
     if (!loaded.ok()) return loaded;
     source->release(stored);
-    done += slot->elements() * static_cast<int64_t>(dtype_size(stored.dtype));
+    done += stored_bytes(stored);
     if (progress) progress(done, total);
   }
   return std::move(*weights);

@@ -128,6 +128,23 @@ TEST(Checkpoint, each_tensor_of_another_shape_is_named_with_both_shapes) {
   }
 }
 
+TEST(Checkpoint, integers_are_no_weights_of_a_dense_model) {
+  const std::vector<TinyTensor> tensors = tensors_of(tiny_config());
+  for (size_t wrong = 0; wrong < tensors.size(); ++wrong) {
+    for (const std::string dtype : {"I32", "I8", "U8"}) {
+      std::vector<TinyTensor> changed = tensors;
+      changed[wrong].dtype = dtype;
+      const TemporaryDirectory directory;
+      directory.write(kFile, safetensors_file(changed));
+      const absl::Status status = check_directory(directory);
+      EXPECT_EQ(described(status),
+                described(absl::StatusCode::kInvalidArgument, "CHECKPOINT_DTYPE"));
+      EXPECT_THAT(status.message(), HasSubstr("model.safetensors: tensor '" + tensors[wrong].name +
+                                              "': expected BF16, F16 or F32, got " + dtype));
+    }
+  }
+}
+
 TEST(Checkpoint, a_transposed_or_flattened_shape_is_another_shape) {
   for (const std::vector<int64_t>& shape : {std::vector<int64_t>{16, 32}, {512}, {1, 32, 16}}) {
     std::vector<TinyTensor> tensors = tensors_of(tiny_config());

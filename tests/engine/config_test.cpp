@@ -217,6 +217,139 @@ TEST(Config, every_bad_value_is_refused_by_name) {
   }
 }
 
+// The tiny model's configuration with this quantization_config.
+absl::StatusOr<ModelConfig> read_quantised(const json& quantization) {
+  json config = json::parse(tiny_config_json());
+  config["quantization_config"] = quantization;
+  return read(config.dump());
+}
+
+json gptq_label(const json& changes = json::object()) {
+  json label = {{"quant_method", "gptq"}, {"bits", 4}, {"group_size", 128}};
+  label.update(changes);
+  return label;
+}
+
+json auto_round_label(const json& changes = json::object()) {
+  json label = gptq_label({{"quant_method", "intel/auto-round"}, {"data_type", "int"}});
+  label.update(changes);
+  return label;
+}
+
+TEST(QuantizationConfig, is_none_where_it_is_absent) {
+  EXPECT_EQ(read(tiny_config_json())->quantization.method, QuantMethod::kNone);
+  EXPECT_EQ(read_quantised(nullptr)->quantization.method, QuantMethod::kNone);
+}
+
+TEST(QuantizationConfig, reads_what_writers_write) {
+  const auto own = read_quantised({{"quant_method", "cogserve"},
+                                   {"version", 1},
+                                   {"bits", 4},
+                                   {"group_size", 128},
+                                   {"vision", "int8"}})
+                       ->quantization;
+  EXPECT_EQ(own.method, QuantMethod::kCogserve);
+  EXPECT_EQ(own.group_size, 128);
+
+  json label = {{"quant_method", "bitsandbytes"},
+                {"_load_in_4bit", true},
+                {"load_in_4bit", true},
+                {"load_in_8bit", false},
+                {"bnb_4bit_compute_dtype", "bfloat16"},
+                {"bnb_4bit_quant_storage", "uint8"},
+                {"llm_int8_skip_modules", nullptr},
+                {"llm_int8_threshold", 6.0}};
+  const auto plain = read_quantised(label)->quantization;
+  EXPECT_EQ(plain.method, QuantMethod::kBitsandbytes);
+  EXPECT_EQ(plain.codebook, "");
+  EXPECT_FALSE(plain.nested.has_value());
+  label.update({{"bnb_4bit_quant_type", "nf4"}, {"bnb_4bit_use_double_quant", false}});
+  const auto said = read_quantised(label)->quantization;
+  EXPECT_EQ(said.codebook, "nf4");
+  EXPECT_EQ(said.nested, false);
+
+  const auto gptq = read_quantised(gptq_label({{"desc_act", true}, {"group_size", -1}}));
+  EXPECT_EQ(gptq->quantization.method, QuantMethod::kGptq);
+  EXPECT_EQ(gptq->quantization.name, "gptq");
+  EXPECT_EQ(gptq->quantization.group_size, 0) << "all inputs of a row";
+  EXPECT_TRUE(gptq->quantization.symmetric);
+  EXPECT_TRUE(gptq->quantization.reordered);
+}
+
+TEST(QuantizationConfig, knows_the_convention_of_zeros_from_each_writers_words) {
+  const std::vector<std::pair<json, int>> cases = {
+      {gptq_label(), 1},
+      {gptq_label({{"checkpoint_format", "gptq"}}), 1},
+      {gptq_label({{"checkpoint_format", "gptq_v2"}}), 0},
+      {gptq_label({{"format", "gptq_v2"}}), 0},
+      {auto_round_label({{"packing_format", "auto_round:auto_gptq"}}), 1},
+      {auto_round_label({{"packing_format", "auto_round:exllamav2"}}), 0},
+      {auto_round_label({{"backend", "auto_round:gptq:exllamav2"}}), 1},
+      {auto_round_label({{"backend", "auto_round:exllamav2"}, {"quant_method", "auto-round"}}), 0},
+      {auto_round_label(
+           {{"backend", "auto_round:exllamav2"}, {"packing_format", "auto_round:auto_gptq"}}),
+       1},
+  };
+  for (auto [label, offset] : cases) {
+    label["sym"] = false;
+    const auto config = read_quantised(label);
+    ASSERT_TRUE(config.ok()) << config.status();
+    EXPECT_FALSE(config->quantization.symmetric);
+    EXPECT_EQ(config->quantization.zero_offset, offset) << label;
+  }
+  EXPECT_TRUE(read_quantised(auto_round_label()).ok()) << "of no consequence where symmetric";
+}
+
+TEST(QuantizationConfig, what_is_not_read_is_refused_by_name) {
+  struct Refused {
+    json label;
+    std::string key;
+    std::string said;
+  };
+  const json own = {{"quant_method", "cogserve"}, {"version", 1}, {"group_size", 128}};
+  const auto own_with = [&own](const json& changes) {
+    json label = own;
+    label.update(changes);
+    return label;
+  };
+  const std::vector<Refused> cases = {
+      {json::object(), "quant_method", "expected a value, got none"},
+      {{{"quant_method", "awq"}}, "quant_method", "or 'gptq' or 'auto-round'"},
+      {{{"quant_method", "awq"}}, "quant_method", "got \"awq\""},
+      {{{"quant_method", 4}}, "quant_method", "got 4"},
+      {own_with({{"version", 2}}), "version", "expected an integer in [1, 1], got 2"},
+      {own_with({{"version", nullptr}}), "version", "expected a value, got none"},
+      {own_with({{"group_size", 64}}), "group_size", "expected an integer in [128, 128], got 64"},
+      {{{"quant_method", "bitsandbytes"}, {"load_in_8bit", true}},
+       "load_in_8bit",
+       "expected false (LLM.int8 is not read: take the 16-bit checkpoint), got true"},
+      {{{"quant_method", "bitsandbytes"}, {"bnb_4bit_quant_type", "int4"}},
+       "bnb_4bit_quant_type",
+       "expected 'fp4' or 'nf4', got \"int4\""},
+      {gptq_label({{"bits", 8}}), "bits", "expected 4, got 8"},
+      {gptq_label({{"bits", nullptr}}), "bits", "expected a value, got none"},
+      {gptq_label({{"group_size", 0}}), "group_size", "got 0"},
+      {gptq_label({{"group_size", -2}}), "group_size", "got -2"},
+      {gptq_label({{"group_size", 1 << 20}}), "group_size", "got 1048576"},
+      {gptq_label({{"sym", "yes"}}), "sym", "expected true or false, got \"yes\""},
+      {gptq_label({{"checkpoint_format", "marlin"}}), "checkpoint_format",
+       "expected 'gptq' or 'gptq_v2', got \"marlin\""},
+      {auto_round_label({{"packing_format", "auto_round:auto_awq"}}), "packing_format",
+       "expected the packing of GPTQ (export as auto_round:auto_gptq), got 'auto_round:auto_awq'"},
+      {auto_round_label({{"backend", "auto_round:awq:gemm"}}), "backend", "got 'auto_round:awq"},
+      {auto_round_label({{"backend", 3}}), "backend", "expected a string, got 3"},
+      {auto_round_label({{"sym", false}}), "backend", "to know how zeros are stored, got none"},
+      {auto_round_label({{"data_type", "mx_fp"}}), "data_type", "expected 'int'"},
+  };
+  for (const Refused& refused : cases) {
+    SCOPED_TRACE(refused.label.dump());
+    const auto config = read_quantised(refused.label);
+    EXPECT_EQ(error_reason(config.status()), "CONFIG_KEY");
+    EXPECT_EQ(error_field(config.status()), "quantization_config." + refused.key);
+    EXPECT_THAT(config.status().message(), HasSubstr(refused.said));
+  }
+}
+
 TEST(Config, text_that_is_no_json_object_is_refused) {
   const std::string deep = std::string(100, '[') + std::string(100, ']');
   for (const std::string& text :

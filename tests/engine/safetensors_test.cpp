@@ -85,10 +85,10 @@ std::vector<BadHeader> bad_headers() {
 // One tensor with a wrong dtype, shape or range of bytes.
 std::vector<BadHeader> bad_tensors() {
   std::vector<BadHeader> bad;
-  for (const char* dtype : {"\"F64\"", "\"I32\"", "\"U8\"", "\"BOOL\"", "\"F8_E4M3\"", "\"f32\"",
+  for (const char* dtype : {"\"F64\"", "\"I64\"", "\"I16\"", "\"BOOL\"", "\"F8_E4M3\"", "\"f32\"",
                             "\"\"", "null", "4", "[]"}) {
     bad.push_back({tensor_with("dtype", dtype), 24, "CHECKPOINT_DTYPE",
-                   "expected BF16, F16 or F32, got " + std::string(dtype)});
+                   "expected BF16, F16, F32, I32, I8 or U8, got " + std::string(dtype)});
   }
   for (const char* shape :
        {"null", "6", "\"2,3\"", "{}", "[-2,3]", "[2.0,3]", "[\"2\",3]", "[null]",
@@ -143,11 +143,26 @@ TEST(SafetensorsHeader, reads_what_is_well_formed) {
   ASSERT_TRUE(entries.ok()) << entries.status();
   ASSERT_EQ(entries->size(), 3u);
   EXPECT_EQ((*entries)[0].name, "a");
-  EXPECT_EQ((*entries)[0].dtype, DType::kF16);
+  EXPECT_EQ((*entries)[0].type, StoredType::kF16);
   EXPECT_EQ((*entries)[0].shape, (std::vector<int64_t>{2, 1, 2}));
   EXPECT_EQ((*entries)[1].name, "b");
   EXPECT_EQ((*entries)[1].offset - (*entries)[0].offset, 8u);
   EXPECT_EQ((*entries)[2].bytes, 4u);
+}
+
+TEST(SafetensorsHeader, reads_the_integers_of_quantised_matrices) {
+  const auto entries = read_header(safetensors_file(std::vector<TinyTensor>{
+      {"a", "I32", {3}}, {"b", "I8", {5}}, {"c", "U8", {2, 2}}, {"d", "BF16", {1}}}));
+  ASSERT_TRUE(entries.ok()) << entries.status();
+  ASSERT_EQ(entries->size(), 4u);
+  EXPECT_EQ((*entries)[0].type, StoredType::kI32);
+  EXPECT_EQ((*entries)[0].bytes, 12u);
+  EXPECT_EQ((*entries)[1].type, StoredType::kI8);
+  EXPECT_EQ((*entries)[1].bytes, 5u);
+  EXPECT_EQ((*entries)[2].type, StoredType::kU8);
+  EXPECT_EQ((*entries)[2].bytes, 4u);
+  EXPECT_FALSE(float_dtype((*entries)[0].type));
+  EXPECT_EQ(float_dtype((*entries)[3].type), DType::kBF16);
 }
 
 TEST(SafetensorsHeader, a_length_beyond_the_limit_is_refused_unread) {

@@ -41,7 +41,7 @@ std::string safetensors_file(const std::string& header, size_t data_bytes) {
 }
 
 size_t TinyTensor::bytes() const {
-  size_t bytes = dtype == "F32" ? 4 : 2;
+  size_t bytes = dtype.ends_with("32") ? 4 : dtype.ends_with("16") ? 2 : 1;
   for (const int64_t dim : shape) bytes *= static_cast<size_t>(dim);
   return bytes;
 }
@@ -49,13 +49,17 @@ size_t TinyTensor::bytes() const {
 std::string safetensors_file(const std::vector<TinyTensor>& tensors) {
   nlohmann::json header = nlohmann::json::object();
   size_t at = 0;
+  std::string data;
   for (const TinyTensor& tensor : tensors) {
     header[tensor.name] = {{"dtype", tensor.dtype},
                            {"shape", tensor.shape},
                            {"data_offsets", {at, at + tensor.bytes()}}};
     at += tensor.bytes();
+    EXPECT_LE(tensor.content.size(), tensor.bytes()) << tensor.name;
+    data += tensor.content;
+    data.resize(at, '\0');
   }
-  return safetensors_file(header.dump(), at);
+  return safetensors_file(header.dump(), 0) + data;
 }
 
 std::string tiny_config_json() {

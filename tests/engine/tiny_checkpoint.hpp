@@ -14,13 +14,14 @@ std::string safetensors_file(const std::string& header, size_t data_bytes);
 
 struct TinyTensor {
   std::string name;
-  std::string dtype;  // "F32", "F16", "BF16"
+  std::string dtype;  // "F32", "F16", "BF16", "I32", "I8", "U8"
   std::vector<int64_t> shape;
+  std::string content = {};  // empty: zeros
 
   size_t bytes() const;
 };
 
-// A valid file with these tensors, all zero.
+// A valid file with these tensors.
 std::string safetensors_file(const std::vector<TinyTensor>& tensors);
 
 // A configuration with every trait of the real one, and the same as JSON.

@@ -13,7 +13,7 @@ namespace {
 void check_entries(const std::vector<cogserve::SafetensorsEntry>& entries, size_t file_size) {
   size_t end = file_size;
   for (auto entry = entries.rbegin(); entry != entries.rend(); ++entry) {
-    size_t bytes = cogserve::dtype_size(entry->dtype);
+    size_t bytes = cogserve::type_size(entry->type);
     for (const int64_t dim : entry->shape) bytes *= static_cast<size_t>(dim);
     if (bytes != entry->bytes || entry->offset + entry->bytes != end) std::abort();
     end = entry->offset;
