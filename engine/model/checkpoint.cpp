@@ -210,9 +210,11 @@ absl::Status Checkpoint::finish() const {
   for (const Shard& shard : shards_) {
     for (const SafetensorsEntry& entry : shard.entries) {
       if (required_.contains(entry.name) ||
-          std::string_view(entry.name).ends_with(kIgnoredSuffix) || is_spare_bias(entry, shard)) {
+          std::string_view(entry.name).ends_with(kIgnoredSuffix)) {
         continue;
       }
+      if (absl::Status whole = check_sizes(entry.name); !whole.ok()) return whole;
+      if (is_spare_bias(entry, shard)) continue;
       return invalid_argument("CHECKPOINT_EXTRA_TENSOR", entry.name,
                               shard.path + ": tensor '" + entry.name +
                                   "': expected no such tensor, got " + shape_string(entry.shape));
