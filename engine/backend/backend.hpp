@@ -17,6 +17,7 @@
 #include <string>
 #include <string_view>
 
+#include "absl/functional/function_ref.h"
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "engine/backend/sampling.hpp"
@@ -47,6 +48,20 @@ struct AttentionRun {
   int row_count = 0;
   int first_index = 0;
   int table_begin = 0;  // where the sequence's block table starts in the step's `block_tables`
+};
+
+// What a pass of the decoder takes from the host: the arrays that its operations are given, whole
+// or in part, and the shape of its attention. Alive and unchanged until run_pass returns.
+struct PassInput {
+  std::span<const int32_t> token_ids;   // [rows]
+  std::span<const int32_t> positions;   // [rows]
+  std::span<const int64_t> slots;       // [rows]
+  std::span<const int32_t> logit_rows;  // [logit rows]
+  std::span<const AttentionRun> runs;
+  std::span<const int32_t> block_tables;
+  int heads = 0;
+  int kv_heads = 0;
+  int head_dim = 0;
 };
 
 // Cosine and sine for every position, each [max_position, head_dim / 2] f32.
@@ -90,12 +105,19 @@ class Backend {
   // Rows that are looked up, in the source's dtype: [rows, cols].
   virtual absl::StatusOr<Parameter> load_table(const HostTensor& source) = 0;
 
+  // --- a pass --------------------------------------------------------------------------------
+  // Calls `pass`, whose operations may be given arrays of `input`. A backend with a memory of its
+  // own brings them there once, before the operations, instead of in each of them.
+  virtual void run_pass(const PassInput& /*input*/, absl::FunctionRef<void()> pass) { pass(); }
+
   // --- linear algebra ------------------------------------------------------------------------
   // y[r, :] = W x[r, :] (+ bias). x [rows, in], y [rows, out]; bias [1, out] or null.
   virtual void linear(const Tensor& x, const Weight& w, const Tensor* bias, const Tensor& y) = 0;
 
   // --- rows ----------------------------------------------------------------------------------
-  // y[r, :] = table[ids[r], :]; ids < 0 leave their row untouched (image rows).
+  // y[r, :] = table[ids[r], :]; kNoToken leaves its row untouched (image rows), and
+  // `drawn_token(i)` stands for the token of row i of the newest start_sampling, which the host
+  // need not know yet.
   virtual void embed(const Tensor& table, std::span<const int32_t> ids, const Tensor& y) = 0;
   // y[r, :] = x[rows[r], :]
   virtual void gather_rows(const Tensor& x, std::span<const int32_t> rows, const Tensor& y) = 0;
@@ -146,10 +168,15 @@ class Backend {
                                const Tensor& y) = 0;
 
   // --- sampling ------------------------------------------------------------------------------
-  // logits [n, vocab] f32, one SampleRow per row; waits. A row with a NaN or no finite logit
-  // comes back with `finite` false and no token.
-  virtual void sample(const Tensor& logits, std::span<const SampleRow> rows,
-                      std::span<SampledToken> sampled) = 0;
+  // Draws a token for each row of logits [n, vocab] f32, one SampleRow per row; does not wait. At
+  // most kMostDraws calls may be uncollected.
+  virtual void start_sampling(const Tensor& logits, std::span<const SampleRow> rows) = 0;
+  // The tokens of the oldest start_sampling that was not collected, one for each of its rows;
+  // waits. A row with a NaN or no finite logit comes back with `finite` false and no token. If it
+  // throws, those tokens are lost and count as collected.
+  virtual void collect(std::span<SampledToken> sampled) = 0;
+
+  static constexpr int kMostDraws = 2;
 
  private:
   Pulse pulse_;

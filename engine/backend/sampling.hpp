@@ -7,6 +7,12 @@
 
 namespace cogserve {
 
+// In the place of a token id: no token, and the token of row `row` of the newest draw (see
+// Backend::embed).
+inline constexpr int32_t kNoToken = -1;
+constexpr int32_t drawn_token(int row) { return -2 - row; }
+constexpr int drawn_row(int32_t id) { return -2 - id; }
+
 // Ranges are checked by the server; the defaults leave the distribution as it is.
 struct SamplingParams {
   float temperature = 1.0f;         // 0 = greedy (ties: the lowest id)
@@ -20,12 +26,23 @@ struct SamplingParams {
   int logprobs = -1;  // -1 = none, else the number of alternatives (0..20)
 };
 
-// One row to sample. The spans live until `sample` returns.
+// Whether tokens that were seen before count.
+inline bool penalises(const SamplingParams& params) {
+  return params.repetition_penalty != 1.0f || params.presence_penalty != 0.0f ||
+         params.frequency_penalty != 0.0f;
+}
+
+// One row to sample. The spans live until `start_sampling` returns. Where penalties count, all ids
+// are known.
 struct SampleRow {
   SamplingParams params;
   std::span<const int32_t> prompt_ids;
-  std::span<const int32_t> output_ids;  // its size is the index that seeds this draw
+  std::span<const int32_t> output_ids;
   std::span<const int32_t> banned_ids;  // end tokens while min_tokens is not reached
+  int unknown_ids = 0;  // how many outputs more there are, whose ids the host does not know yet
+
+  // The index of the token that is drawn, which seeds the draw.
+  size_t index() const { return output_ids.size() + static_cast<size_t>(unknown_ids); }
 };
 
 struct TokenLogprob {

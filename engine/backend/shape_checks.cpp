@@ -4,6 +4,11 @@
 
 namespace cogserve {
 
+void check_penalties(const SampleRow& row) {
+  check(row.unknown_ids == 0 || !penalises(row.params),
+        "start_sampling: penalties look at ids that are not known yet");
+}
+
 void check_runs(std::span<const AttentionRun> runs, std::span<const int32_t> block_tables,
                 const KvLayer& kv, int64_t rows) {
   for (const AttentionRun& run : runs) {

@@ -25,6 +25,9 @@ inline bool is_vector_for(const Tensor& vector, const Tensor& tensor) {
 
 inline size_t row_bytes(const Tensor& tensor) { return tensor.cols * dtype_size(tensor.dtype); }
 
+// Penalties of a row to sample know every id, else InvariantError.
+void check_penalties(const SampleRow& row);
+
 // Runs of paged_attention lie within `rows`, their block tables within `block_tables`, and the
 // blocks within the cache; else InvariantError.
 void check_runs(std::span<const AttentionRun> runs, std::span<const int32_t> block_tables,

@@ -35,7 +35,9 @@ struct ImageRows {
 
 struct Batch {
   int vision_rows = 0;
-  std::vector<int32_t> token_ids;     // [rows], -1 where the input is an image feature
+  // [rows]; kNoToken where the input is an image feature, drawn_token(i) where the id is drawn in
+  // the step before and not known yet.
+  std::vector<int32_t> token_ids;
   std::vector<int32_t> positions;     // [rows]
   std::vector<int64_t> slots;         // [rows]
   std::vector<AttentionRun> runs;     // cover every row once

@@ -68,11 +68,27 @@ Tensor Decoder::forward(const Batch& batch, std::span<const KvLayer> kv) {
   check(batch.vision_rows >= 0 && batch.vision_rows <= batch.rows(), "vision rows are rows");
   check(kv.size() == weights_.layers.size(), "there is one KV layer per decoder layer");
   const Activations a = activations_.first_rows(batch.rows());
-  embed(batch, a.x);
-  for (size_t i = 0; i < weights_.layers.size(); ++i) {
-    run_layer(weights_.layers[i], kv[i], batch, a);
-  }
-  return compute_logits(batch, a);
+  Tensor logits;
+  backend_->run_pass(input_of(batch), [&] {
+    embed(batch, a.x);
+    for (size_t i = 0; i < weights_.layers.size(); ++i) {
+      run_layer(weights_.layers[i], kv[i], batch, a);
+    }
+    logits = compute_logits(batch, a);
+  });
+  return logits;
+}
+
+PassInput Decoder::input_of(const Batch& batch) const {
+  return {.token_ids = batch.token_ids,
+          .positions = batch.positions,
+          .slots = batch.slots,
+          .logit_rows = batch.logit_rows,
+          .runs = batch.runs,
+          .block_tables = batch.block_tables,
+          .heads = config_.heads,
+          .kv_heads = config_.kv_heads,
+          .head_dim = config_.head_dim()};
 }
 
 void Decoder::embed(const Batch& batch, const Tensor& x) {

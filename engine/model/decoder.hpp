@@ -57,6 +57,7 @@ class Decoder {
   static Activations lay_out(Workspace* workspace, const ModelConfig& config, DType activation,
                              int max_rows, int max_logit_rows);
 
+  PassInput input_of(const Batch& batch) const;
   void embed(const Batch& batch, const Tensor& x);
   void run_layer(const DecoderLayerWeights& layer, const KvLayer& kv, const Batch& batch,
                  const Activations& a);

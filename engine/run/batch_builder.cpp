@@ -38,7 +38,7 @@ class RowAppender {
     batch_.positions.push_back(sequence.position_at(index));
     if (sequence.layout.is_image(index)) {
       append_image_row(sequence, index - sequence.layout.image_begin);
-      batch_.token_ids.push_back(-1);
+      batch_.token_ids.push_back(kNoToken);
       return;
     }
     const int32_t id = sequence.token_at(index);

@@ -53,8 +53,9 @@ void ModelRunner::sample(const Plan& plan, const Tensor& logits) {
                     .output_ids = sequence.output_ids,
                     .banned_ids = banned.back()});
   }
+  backend_->start_sampling(logits, rows);
   sampled_.resize(rows.size());
-  backend_->sample(logits, rows, sampled_);
+  backend_->collect(sampled_);
 }
 
 void ModelRunner::forget(const Sequence& sequence) { features_.release(sequence.id); }

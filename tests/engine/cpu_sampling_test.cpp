@@ -6,6 +6,7 @@
 #include <numeric>
 
 #include "engine/backend/cpu/random.hpp"
+#include "engine/base/check.hpp"
 #include "tests/engine/cpu_test_tools.hpp"
 
 namespace cogserve {
@@ -26,7 +27,7 @@ SampledToken sample_one(const std::vector<float>& logits, const SampleRow& row) 
   Matrix matrix(1, logits.size());
   std::copy(logits.begin(), logits.end(), matrix.tensor().row<float>(0));
   SampledToken token;
-  backend.sample(matrix.tensor(), {&row, 1}, {&token, 1});
+  testing::sample(backend, matrix.tensor(), {&row, 1}, {&token, 1});
   return token;
 }
 
@@ -42,7 +43,7 @@ std::vector<int> histogram(const std::vector<float>& logits, const SamplingParam
     rows[i] = {params, {}, {outputs.data(), static_cast<size_t>(i)}, {}};
   }
   std::vector<SampledToken> tokens(draws);
-  backend.sample(matrix.tensor(), rows, tokens);
+  testing::sample(backend, matrix.tensor(), rows, tokens);
   std::vector<int> counts(logits.size());
   for (const SampledToken& token : tokens) ++counts.at(token.id);
   return counts;
@@ -282,11 +283,12 @@ TEST(Sampling, a_seed_gives_the_same_tokens_in_any_batch_and_on_any_number_of_th
   std::vector<SampledToken> expected(kRows);
   CpuBackend one(1);
   for (int i = 0; i < kRows; ++i) {
-    one.sample(logits.tensor().slice_rows(i, 1), {&rows[i], 1}, {&expected[i], 1});
+    testing::sample(one, logits.tensor().slice_rows(i, 1), {&rows[i], 1}, {&expected[i], 1});
   }
   for (const int threads : {1, 2, 3}) {
     std::vector<SampledToken> tokens(kRows);
-    CpuBackend(threads).sample(logits.tensor(), rows, tokens);
+    CpuBackend many(threads);
+    testing::sample(many, logits.tensor(), rows, tokens);
     for (int i = 0; i < kRows; ++i) EXPECT_EQ(tokens[i].id, expected[i].id);
   }
 }
@@ -329,7 +331,8 @@ TEST(Sampling, a_row_that_is_not_finite_has_no_token_and_harms_no_other) {
     std::copy(kLogits.begin(), kLogits.end(), logits.tensor().row<float>(1));
     const std::vector<SampleRow> rows(2);
     std::vector<SampledToken> tokens(2);
-    CpuBackend(1).sample(logits.tensor(), rows, tokens);
+    CpuBackend backend(1);
+    testing::sample(backend, logits.tensor(), rows, tokens);
     EXPECT_FALSE(tokens[0].finite);
     EXPECT_EQ(tokens[0].id, -1);
     EXPECT_TRUE(tokens[1].finite && tokens[1].id >= 0);
@@ -356,6 +359,67 @@ TEST(Sampling, minus_infinity_is_a_token_that_never_comes) {
 TEST(Sampling, banning_every_token_is_reported_as_not_finite) {
   const std::vector<int32_t> banned = {0, 1};
   EXPECT_FALSE(sample_one({1.0f, 2.0f}, {SamplingParams{}, {}, {}, banned}).finite);
+}
+
+TEST(Draws, are_collected_in_the_order_in_which_they_were_started) {
+  CpuBackend backend(1);
+  Matrix first(2, 3), second(1, 3);
+  for (int c = 0; c < 3; ++c) {
+    first.at(0, c) = static_cast<float>(c == 1);
+    first.at(1, c) = static_cast<float>(c == 2);
+    second.at(0, c) = static_cast<float>(c == 0);
+  }
+  const std::vector<SampleRow> rows(2, {greedy(), {}, {}, {}});
+  backend.start_sampling(first.tensor(), rows);
+  backend.start_sampling(second.tensor(), {rows.data(), 1});
+  EXPECT_THROW(backend.start_sampling(second.tensor(), {rows.data(), 1}), InvariantError);
+  std::vector<SampledToken> tokens(2);
+  backend.collect(tokens);
+  EXPECT_EQ(tokens[0].id, 1);
+  EXPECT_EQ(tokens[1].id, 2);
+  backend.collect({tokens.data(), 1});
+  EXPECT_EQ(tokens[0].id, 0);
+  EXPECT_THROW(backend.collect(tokens), InvariantError);
+}
+
+TEST(Draws, of_the_newest_call_are_inputs_before_they_are_collected) {
+  CpuBackend backend(1);
+  Matrix logits(3, 4);
+  const int ids[] = {2, 0, 3};
+  for (int r = 0; r < 3; ++r) {
+    for (int c = 0; c < 4; ++c) {
+      logits.at(r, c) = r == 1 ? std::nanf("") : static_cast<float>(c == ids[r]);
+    }
+  }
+  const std::vector<SampleRow> rows(3, {greedy(), {}, {}, {}});
+  backend.start_sampling(logits.tensor(), rows);
+  Matrix table(4, 1), y(4, 1);
+  for (int r = 0; r < 4; ++r) table.at(r, 0) = static_cast<float>(10 + r);
+  const std::vector<int32_t> inputs = {drawn_token(2), 1, drawn_token(0), drawn_token(1)};
+  backend.embed(table.tensor(), inputs, y.tensor());
+  EXPECT_EQ(y.at(0, 0), 13.0f);
+  EXPECT_EQ(y.at(1, 0), 11.0f);
+  EXPECT_EQ(y.at(2, 0), 12.0f);
+  EXPECT_EQ(y.at(3, 0), Matrix::kGap) << "a row that was not finite has no token to look up";
+  EXPECT_THROW(backend.embed(table.tensor(), std::vector<int32_t>(4, drawn_token(3)), y.tensor()),
+               InvariantError);
+}
+
+TEST(Draws, count_outputs_whose_ids_are_not_known_unless_a_penalty_looks_at_them) {
+  SamplingParams params;
+  params.seed = 5;
+  const std::vector<float> logits(50, 0.0f);
+  const std::vector<int32_t> outputs(7, 1);
+  for (size_t known = 0; known <= outputs.size(); ++known) {
+    SampleRow row{params, {}, {outputs.data(), known}, {}};
+    row.unknown_ids = static_cast<int>(outputs.size() - known);
+    const SampleRow all{params, {}, outputs, {}};
+    EXPECT_EQ(sample_one(logits, row).id, sample_one(logits, all).id);
+  }
+  SampleRow penalised{params, {}, outputs, {}};
+  penalised.params.presence_penalty = 0.5f;
+  penalised.unknown_ids = 1;
+  EXPECT_THROW(sample_one(logits, penalised), InvariantError);
 }
 
 }  // namespace

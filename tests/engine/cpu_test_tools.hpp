@@ -106,4 +106,11 @@ class StoredTensor {
   std::vector<double> values_;
 };
 
+// A draw whose tokens are wanted at once.
+inline void sample(Backend& backend, const Tensor& logits, std::span<const SampleRow> rows,
+                   std::span<SampledToken> sampled) {
+  backend.start_sampling(logits, rows);
+  backend.collect(sampled);
+}
+
 }  // namespace cogserve::testing

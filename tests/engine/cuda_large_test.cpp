@@ -139,8 +139,9 @@ TEST_P(CudaLarge, sampling_the_whole_vocabulary_is_what_the_cpu_does) {
     rows[r].params.logprobs = r % 7 == 0 ? 20 : -1;
   }
   std::vector<SampledToken> tokens(kRows), expected(kRows);
-  backend().sample(device.tensor(), rows, tokens);
-  CpuBackend(0).sample(logits.tensor(), rows, expected);
+  testing::sample(backend(), device.tensor(), rows, tokens);
+  CpuBackend cpu(0);
+  testing::sample(cpu, logits.tensor(), rows, expected);
   int different = 0;
   for (int r = 0; r < kRows; ++r) {
     different += tokens[r].id != expected[r].id;

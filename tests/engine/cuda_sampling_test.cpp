@@ -19,8 +19,9 @@ class CudaSampling : public testing::CudaTest {
   void expect_same(const Matrix& logits, const std::vector<SampleRow>& rows) {
     const DeviceMatrix device = put_f32(logits, 3);
     std::vector<SampledToken> tokens(rows.size()), expected(rows.size());
-    backend().sample(device.tensor(), rows, tokens);
-    CpuBackend(1).sample(logits.tensor(), rows, expected);
+    testing::sample(backend(), device.tensor(), rows, tokens);
+    CpuBackend cpu(1);
+    testing::sample(cpu, logits.tensor(), rows, expected);
     for (size_t i = 0; i < rows.size(); ++i) {
       ASSERT_EQ(tokens[i].finite, expected[i].finite) << "row " << i;
       ASSERT_EQ(tokens[i].id, expected[i].id) << "row " << i;
@@ -95,7 +96,7 @@ TEST_P(CudaSampling, draws_follow_the_softmax) {
   for (int i = 0; i < kDraws; ++i) rows[i].output_ids = {outputs.data(), static_cast<size_t>(i)};
   const DeviceMatrix logits = put_f32(repeated({0.0f, 1.0f, 2.0f}, kDraws));
   std::vector<SampledToken> tokens(kDraws);
-  backend().sample(logits.tensor(), rows, tokens);
+  testing::sample(backend(), logits.tensor(), rows, tokens);
   const double sum = 1.0 + std::exp(1.0) + std::exp(2.0);
   double chi_square = 0.0;
   for (int id = 0; id < 3; ++id) {

@@ -105,12 +105,12 @@ class ForwardingBackend : public Backend {
     before_tower_operation();
     to_->dense_attention(qkv, heads, head_dim, scale, y);
   }
-  void sample(const Tensor& logits, std::span<const SampleRow> rows,
-              std::span<SampledToken> sampled) override {
+  void start_sampling(const Tensor& logits, std::span<const SampleRow> rows) override {
     before_sample(rows);
     before_operation();
-    to_->sample(logits, rows, sampled);
+    to_->start_sampling(logits, rows);
   }
+  void collect(std::span<SampledToken> sampled) override { to_->collect(sampled); }
 
  protected:
   // Before every operation of a pass of the decoder (and those that the tower shares with it), or

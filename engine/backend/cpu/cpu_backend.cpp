@@ -1,7 +1,9 @@
 #include "engine/backend/cpu/cpu_backend.hpp"
 
+#include <algorithm>
 #include <cstdlib>
 #include <cstring>
+#include <utility>
 
 #include "engine/backend/cpu/attention.hpp"
 #include "engine/backend/cpu/elementwise.hpp"
@@ -116,8 +118,15 @@ void CpuBackend::linear(const Tensor& x, const Weight& w, const Tensor* bias, co
 void CpuBackend::embed(const Tensor& table, std::span<const int32_t> ids, const Tensor& y) {
   check(is_float(table) && is_f32(y) && table.cols == y.cols, "embed: table and y do not fit");
   check(static_cast<int64_t>(ids.size()) == y.rows, "embed: one id for each row");
-  for (int32_t id : ids) check(id < table.rows, "embed: id beyond the table");
-  cpu::embed(table, ids, y, pool_);
+  ids_.assign(ids.begin(), ids.end());
+  for (int32_t& id : ids_) {
+    if (id < kNoToken) {
+      check(drawn_row(id) < static_cast<int>(drawn_ids_.size()), "embed: a row of the newest draw");
+      id = drawn_ids_[drawn_row(id)];
+    }
+    check(id < table.rows, "embed: id beyond the table");
+  }
+  cpu::embed(table, ids_, y, pool_);
 }
 
 void CpuBackend::gather_rows(const Tensor& x, std::span<const int32_t> rows, const Tensor& y) {
@@ -227,12 +236,24 @@ void CpuBackend::dense_attention(const Tensor& qkv, int heads, int head_dim, flo
   pulse().beat();
 }
 
-void CpuBackend::sample(const Tensor& logits, std::span<const SampleRow> rows,
-                        std::span<SampledToken> sampled) {
-  check(is_f32(logits) && logits.cols > 0, "sample: f32 logits");
-  check(static_cast<int64_t>(rows.size()) == logits.rows && sampled.size() == rows.size(),
-        "sample: one set of parameters and one result for each row");
+void CpuBackend::start_sampling(const Tensor& logits, std::span<const SampleRow> rows) {
+  check(is_f32(logits) && logits.cols > 0, "start_sampling: f32 logits");
+  check(static_cast<int64_t>(rows.size()) == logits.rows,
+        "start_sampling: one set of parameters for each row");
+  check(draws_.size() < kMostDraws, "start_sampling: earlier draws were not collected");
+  for (const SampleRow& row : rows) check_penalties(row);
+  std::vector<SampledToken> sampled(rows.size());
   cpu::sample(logits, rows, sampled, sampling_, pool_);
+  drawn_ids_.clear();
+  for (const SampledToken& token : sampled) drawn_ids_.push_back(token.id);
+  draws_.push_back(std::move(sampled));
+}
+
+void CpuBackend::collect(std::span<SampledToken> sampled) {
+  check(!draws_.empty() && draws_.front().size() == sampled.size(),
+        "collect: one result for each row of a draw");
+  std::move(draws_.front().begin(), draws_.front().end(), sampled.begin());
+  draws_.pop_front();
 }
 
 }  // namespace cogserve

@@ -5,6 +5,7 @@
 // one file for each family.
 #pragma once
 
+#include <deque>
 #include <memory>
 #include <string>
 #include <vector>
@@ -64,13 +65,16 @@ class CpuBackend final : public Backend {
   void dense_attention(const Tensor& qkv, int heads, int head_dim, float scale,
                        const Tensor& y) override;
 
-  void sample(const Tensor& logits, std::span<const SampleRow> rows,
-              std::span<SampledToken> sampled) override;
+  void start_sampling(const Tensor& logits, std::span<const SampleRow> rows) override;
+  void collect(std::span<SampledToken> sampled) override;
 
  private:
   cpu::ThreadPool pool_;
   cpu::Workspace workspace_;
-  std::vector<cpu::SamplingScratch> sampling_;  // one for each worker
+  std::vector<cpu::SamplingScratch> sampling_;   // one for each worker
+  std::deque<std::vector<SampledToken>> draws_;  // not collected yet
+  std::vector<int32_t> drawn_ids_;               // of the newest draw
+  std::vector<int32_t> ids_;                     // of an embed, drawn ones looked up
 };
 
 }  // namespace cogserve

@@ -75,11 +75,6 @@ struct Likelier {
   }
 };
 
-bool penalises(const SamplingParams& params) {
-  return params.repetition_penalty != 1.0f || params.presence_penalty != 0.0f ||
-         params.frequency_penalty != 0.0f;
-}
-
 // Each token is penalised once for having been seen, and by how often it was put out. `counts` is
 // all zero before and after. Ids outside the vocabulary have no logit and are passed over.
 void apply_penalties(const SampleRow& row, std::span<float> logits, std::span<int32_t> counts) {
@@ -239,7 +234,7 @@ int32_t choose(const SampleRow& row, SamplingScratch& scratch) {
   }
   const double sum = HWY_DYNAMIC_DISPATCH(softmax_weights)(
       scratch.logits.data(), vocab, largest, row.params.temperature, scratch.weights.data());
-  return Draw(row.params, scratch, sum).token(row.output_ids.size());
+  return Draw(row.params, scratch, sum).token(row.index());
 }
 
 SampledToken sample_row(std::span<const float> logits, const SampleRow& row,

@@ -21,7 +21,7 @@ struct SamplingScratch {
   std::vector<int32_t> ordered;  // the same while they are being selected
 };
 
-// See Backend::sample. logits [rows, vocab] f32; `scratch` has one entry for each worker.
+// See Backend::start_sampling. logits [rows, vocab] f32; `scratch` has one entry for each worker.
 void sample(const Tensor& logits, std::span<const SampleRow> rows, std::span<SampledToken> sampled,
             std::span<SamplingScratch> scratch, ThreadPool& pool);
 

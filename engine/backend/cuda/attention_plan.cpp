@@ -33,12 +33,16 @@ void add_splits(const PlannedRun& run, int max_splits, AttentionPlan* plan) {
 
 }  // namespace
 
+void AttentionPlan::clear() {
+  tiles.clear();
+  splits.clear();
+  merges.clear();
+  waves.clear();
+}
+
 void plan_attention(std::span<const PlannedRun> runs, int tokens_per_tile, int max_splits,
                     AttentionPlan* plan) {
-  plan->tiles.clear();
-  plan->splits.clear();
-  plan->merges.clear();
-  plan->waves.clear();
+  plan->clear();
   for (const PlannedRun& run : runs) {
     if (run.row_count == 1) {
       add_splits(run, max_splits, plan);

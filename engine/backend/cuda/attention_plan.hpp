@@ -67,6 +67,8 @@ struct AttentionPlan {
   std::vector<DecodeSplit> splits;
   std::vector<DecodeMerge> merges;
   std::vector<DecodeWave> waves;
+
+  void clear();
 };
 
 // `max_splits`: what the scratch memory holds; a row that needs more by itself is refused

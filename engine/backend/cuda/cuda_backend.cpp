@@ -89,8 +89,8 @@ CudaBackend::CudaBackend(int ordinal, DType activation, std::string description)
       staging_(&stream_),
       matmul_(activation),
       attention_scratch_(cuda::allocate_device(cuda::kAttentionScratchBytes)),
-      results_(cuda::allocate_device(cuda::kSampleRows * sizeof(cuda::SampleResult))),
-      host_results_(cuda::allocate_pinned(cuda::kSampleRows * sizeof(cuda::SampleResult))) {}
+      sampler_(&stream_, &staging_),
+      pass_memory_(cuda::allocate_device(staging_.max_bytes())) {}
 
 void CudaBackend::bind_thread() {
   if (bound_ == std::this_thread::get_id()) return;
@@ -185,8 +185,7 @@ absl::StatusOr<Weight> CudaBackend::load_weight(const HostTensor& source) {
   if (!original.ok()) return original.status();
   write(original->data(), source.data, bytes);
   cuda::copy_rows(
-      Tensor::matrix(original->data(), source.dtype, weight.out_features, weight.in_features),
-      nullptr,
+      Tensor::matrix(original->data(), source.dtype, weight.out_features, weight.in_features), {},
       Tensor::matrix(weight.storage.data(), activation_, weight.out_features, weight.in_features),
       stream_.get());
   wait();
@@ -206,8 +205,7 @@ absl::StatusOr<Parameter> CudaBackend::load_vector(const HostTensor& source) {
   for (int64_t i = 0; i < count; ++i) values[i] = host_value(source, i);
   write(parameter.tensor.data, values.data(), count * sizeof(float));
   auto* const copy = static_cast<std::byte*>(parameter.storage.data()) + second;
-  cuda::copy_rows(parameter.tensor, nullptr, Tensor::matrix(copy, activation_, 1, count),
-                  stream_.get());
+  cuda::copy_rows(parameter.tensor, {}, Tensor::matrix(copy, activation_, 1, count), stream_.get());
   return parameter;
 }
 
@@ -245,34 +243,10 @@ void CudaBackend::linear(const Tensor& x, const Weight& w, const Tensor* bias, c
   cuda::gemv(x, matrix, bias, y, stream_.get());
 }
 
-void CudaBackend::embed(const Tensor& table, std::span<const int32_t> ids, const Tensor& y) {
-  check(is_float(table) && is_activation(y) && table.cols == y.cols,
-        "embed: table and y do not fit");
-  check(static_cast<int64_t>(ids.size()) == y.rows, "embed: one id for each row");
-  for (int32_t id : ids) check(id < table.rows, "embed: id beyond the table");
-  bind_thread();
-  index_parcel_.clear();
-  const size_t at = index_parcel_.add(ids);
-  const std::byte* const sent = staging_.send(index_parcel_);
-  cuda::copy_rows(table, cuda::Staging::at<int32_t>(sent, at), y, stream_.get());
-}
-
-void CudaBackend::gather_rows(const Tensor& x, std::span<const int32_t> rows, const Tensor& y) {
-  check(is_activation(x) && is_activation(y) && x.cols == y.cols,
-        "gather_rows: x and y do not fit");
-  check(static_cast<int64_t>(rows.size()) == y.rows, "gather_rows: one index for each row");
-  for (int32_t row : rows) check(row >= 0 && row < x.rows, "gather_rows: index out of range");
-  bind_thread();
-  index_parcel_.clear();
-  const size_t at = index_parcel_.add(rows);
-  const std::byte* const sent = staging_.send(index_parcel_);
-  cuda::copy_rows(x, cuda::Staging::at<int32_t>(sent, at), y, stream_.get());
-}
-
 void CudaBackend::copy(const Tensor& x, const Tensor& y) {
   check(is_float(x) && is_float(y) && same_shape(x, y), "copy: floats of the same shape");
   bind_thread();
-  cuda::copy_rows(x, nullptr, y, stream_.get());
+  cuda::copy_rows(x, {}, y, stream_.get());
 }
 
 void CudaBackend::add(const Tensor& x, const Tensor& y) {

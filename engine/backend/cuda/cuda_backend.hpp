@@ -17,14 +17,13 @@
 #include <string>
 #include <string_view>
 #include <thread>
-#include <vector>
 
 #include "engine/backend/backend.hpp"
-#include "engine/backend/cuda/attention_plan.hpp"
+#include "engine/backend/cuda/attention_arrays.hpp"
 #include "engine/backend/cuda/device_memory.hpp"
 #include "engine/backend/cuda/matmul.hpp"
-#include "engine/backend/cuda/paged_attention.hpp"
-#include "engine/backend/cuda/sampling.hpp"
+#include "engine/backend/cuda/pass_arrays.hpp"
+#include "engine/backend/cuda/sampler.hpp"
 #include "engine/backend/cuda/staging.hpp"
 
 namespace cogserve {
@@ -52,6 +51,9 @@ class CudaBackend final : public Backend {
   // bias.
   absl::StatusOr<Parameter> load_vector(const HostTensor& source) override;
   absl::StatusOr<Parameter> load_table(const HostTensor& source) override;
+
+  // Brings `input` to the device in one transfer and plans attention once for all layers.
+  void run_pass(const PassInput& input, absl::FunctionRef<void()> pass) override;
 
   // A bias must be a vector of load_vector, whole.
   void linear(const Tensor& x, const Weight& w, const Tensor* bias, const Tensor& y) override;
@@ -82,8 +84,8 @@ class CudaBackend final : public Backend {
   void dense_attention(const Tensor& qkv, int heads, int head_dim, float scale,
                        const Tensor& y) override;
 
-  void sample(const Tensor& logits, std::span<const SampleRow> rows,
-              std::span<SampledToken> sampled) override;
+  void start_sampling(const Tensor& logits, std::span<const SampleRow> rows) override;
+  void collect(std::span<SampledToken> sampled) override;
 
  private:
   CudaBackend(int ordinal, DType activation, std::string description);
@@ -102,12 +104,8 @@ class CudaBackend final : public Backend {
   absl::StatusOr<Buffer> allocate_raw(size_t bytes);
   void write(void* to, const void* host, size_t bytes);
   cuda::PagedKv view(const KvLayer& kv) const;
-  void attend_on_tensor_cores(cuda::PagedAttention attention,
-                              std::span<const int32_t> block_tables);
-  // As many of the first rows as one launch takes.
-  size_t rows_of_a_launch(std::span<const SampleRow> rows) const;
-  void sample_some(const Tensor& logits, std::span<const SampleRow> rows,
-                   std::span<SampledToken> sampled);
+  // `array` on the device: the pass's copy, or one that is sent now.
+  const int32_t* on_device(std::span<const int32_t> array);
 
   int ordinal_;
   DType activation_;
@@ -117,22 +115,13 @@ class CudaBackend final : public Backend {
   cuda::Staging staging_;
   cuda::Matmul matmul_;
   cuda::DeviceMemory attention_scratch_;
-  cuda::DeviceMemory results_;  // [kSampleRows] SampleResult
-  cuda::PinnedMemory host_results_;
-  cuda::DeviceMemory changed_logits_;  // made when a penalty or a ban first needs it
-  cuda::DeviceMemory token_counts_;
-  int64_t changed_vocab_ = 0;
+  cuda::Sampler sampler_;
+  cuda::DeviceMemory pass_memory_;  // staging_.max_bytes(), the arrays of the pass
 
   // Kept from call to call, so that a steady state allocates nothing.
-  cuda::Parcel index_parcel_;
-  cuda::Parcel rope_parcel_;
-  cuda::Parcel attention_parcel_;
-  cuda::Parcel sample_parcel_;
-  std::vector<cuda::PlannedRun> runs_;
-  cuda::AttentionPlan plan_;
-  std::vector<cuda::SingleRow> single_rows_;
-  std::vector<cuda::SampleTask> tasks_;
-  std::vector<int32_t> sample_ids_;
+  cuda::Parcel parcel_;
+  cuda::PassArrays pass_;
+  cuda::AttentionArrays attention_;  // of an operation outside a pass
 };
 
 }  // namespace cogserve

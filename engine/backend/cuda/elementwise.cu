@@ -5,6 +5,7 @@
 #include "engine/backend/cuda/dispatch.hpp"
 #include "engine/backend/cuda/launch.cuh"
 #include "engine/backend/cuda/numeric.cuh"
+#include "engine/backend/sampling.hpp"
 
 namespace cogserve::cuda {
 namespace {
@@ -85,15 +86,15 @@ __global__ __launch_bounds__(kThreads) void gelu_kernel(Rows<T> x, Shape shape) 
   }
 }
 
-// y[r, :] = x[index[r], :]. sizeof(From) + sizeof(To) bytes for each element.
+// y[r, :] = x[index of r, :]. sizeof(From) + sizeof(To) bytes for each element.
 template <typename From, typename To>
-__global__ __launch_bounds__(kThreads) void copy_rows_kernel(Rows<const From> x,
-                                                             const int32_t* index, Rows<To> y,
-                                                             Shape shape) {
+__global__ __launch_bounds__(kThreads) void copy_rows_kernel(Rows<const From> x, RowIndex index,
+                                                             Rows<To> y, Shape shape) {
   const int64_t col = thread_column();
   if (col >= shape.cols) return;
   for (int64_t row = blockIdx.y; row < shape.rows; row += gridDim.y) {
-    const int64_t from = index == nullptr ? row : index[row];
+    int64_t from = index.rows == nullptr ? row : index.rows[row];
+    if (from < kNoToken) from = index.drawn_ids[drawn_row(static_cast<int32_t>(from))];
     if (from >= 0) y.at(row)[col] = narrow<To>(widen(x.at(from)[col]));
   }
 }
@@ -185,14 +186,14 @@ void gelu(const Tensor& x, cudaStream_t stream) {
   });
 }
 
-void copy_rows(const Tensor& x, const int32_t* rows, const Tensor& y, cudaStream_t stream) {
+void copy_rows(const Tensor& x, const RowIndex& index, const Tensor& y, cudaStream_t stream) {
   if (is_empty(y)) return;
   with_float(x.dtype, [&](auto from) {
     with_float(y.dtype, [&](auto to) {
       using From = typename decltype(from)::Type;
       using To = typename decltype(to)::Type;
       launch("copy_rows", cover(y, 1), stream, copy_rows_kernel<From, To>, rows_of<const From>(x),
-             rows, rows_of<To>(y), shape_of(y));
+             index, rows_of<To>(y), shape_of(y));
     });
   });
 }

@@ -14,9 +14,14 @@ void add(const Tensor& x, const Tensor& y, cudaStream_t stream);
 void silu_mul(const Tensor& gate, const Tensor& up, const Tensor& y, cudaStream_t stream);
 void gelu(const Tensor& x, cudaStream_t stream);
 
-// y[r, :] = x[rows[r], :], or x[r, :] if `rows` is null; a negative index leaves its row untouched.
-// `rows` is an array of the device. Any float type to any other.
-void copy_rows(const Tensor& x, const int32_t* rows, const Tensor& y, cudaStream_t stream);
+// Where the rows of a copy come from: arrays of the device.
+struct RowIndex {
+  const int32_t* rows = nullptr;       // null: row r comes from row r
+  const int32_t* drawn_ids = nullptr;  // what a `drawn_token` among `rows` stands for
+};
+
+// y[r, :] = x[rows[r], :]; an index of -1 leaves its row untouched. Any float type to any other.
+void copy_rows(const Tensor& x, const RowIndex& index, const Tensor& y, cudaStream_t stream);
 
 // pixels are f32.
 void extract_patches(const Tensor& pixels, int size, int patch, const Tensor& y,

@@ -21,8 +21,9 @@ inline constexpr size_t kSampleRows = 64;
 inline constexpr size_t kChangedRows = 32;
 inline constexpr size_t kChangedBytesPerTokenId = kChangedRows * (sizeof(float) + sizeof(int32_t));
 
+// With the arrays of a pass, which are as large as a segment may be.
 inline constexpr size_t kOwnBytes =
-    kMatmulWorkspaceBytes + kAttentionScratchBytes + kStagingSegmentBytes * kStagingSegments;
+    kMatmulWorkspaceBytes + kAttentionScratchBytes + kStagingSegmentBytes * (kStagingSegments + 1);
 
 // Context, modules and what the libraries keep, with some margin: an estimate, not a measurement.
 inline constexpr size_t kContextBytes = size_t{896} << 20;

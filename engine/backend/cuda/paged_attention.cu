@@ -268,12 +268,17 @@ void with_head_dim(const PagedAttention& attention, const Body& body) {
 
 }  // namespace
 
+bool has_tensor_core_kernel(const HeadShape& heads) {
+  const int dim = heads.head_dim;
+  const bool known = dim == 32 || dim == 64 || dim == 112 || dim == 128;
+  return known && heads.query_heads / heads.kv_heads <= kPrefillRows;
+}
+
 bool fits_tensor_cores(const PagedAttention& attention) {
   const PagedKv& kv = attention.kv;
-  const bool known =
-      kv.head_dim == 32 || kv.head_dim == 64 || kv.head_dim == 112 || kv.head_dim == 128;
-  return known && attention.heads / kv.kv_heads <= kPrefillRows && rows_are_aligned(attention.q) &&
-         rows_are_aligned(attention.y) && reinterpret_cast<uintptr_t>(kv.keys) % 16 == 0 &&
+  return has_tensor_core_kernel({attention.heads, kv.kv_heads, kv.head_dim}) &&
+         rows_are_aligned(attention.q) && rows_are_aligned(attention.y) &&
+         reinterpret_cast<uintptr_t>(kv.keys) % 16 == 0 &&
          reinterpret_cast<uintptr_t>(kv.values) % 16 == 0;
 }
 

@@ -26,6 +26,15 @@ struct PagedAttention {
   float scale = 0.0f;
 };
 
+// Heads of one layer.
+struct HeadShape {
+  int query_heads = 0;
+  int kv_heads = 0;
+  int head_dim = 0;
+};
+
+// True if there is a kernel on tensor cores for this shape.
+bool has_tensor_core_kernel(const HeadShape& heads);
 // True if head size, group size and alignment suit the kernels on tensor cores (head size 32, 64,
 // 112 or 128); else attend_single_rows does the work.
 bool fits_tensor_cores(const PagedAttention& attention);

@@ -160,11 +160,9 @@ __device__ void fill_logprobs(const float* logits, float largest, const SampleTa
 
 // One block a row. Bytes: 4 * vocab for each pass over the row; greedy 2 passes (+ 2 with bans or
 // penalties), a draw 2 more, top_k 4 and top_p 5 more; the row stays in L2.
-__global__ __launch_bounds__(kSampleThreads) void sample_kernel(const float* logits, int64_t stride,
-                                                                int vocab, const SampleTask* tasks,
-                                                                const int32_t* ids, float* changed,
-                                                                int32_t* counts,
-                                                                SampleResult* results) {
+__global__ __launch_bounds__(kSampleThreads) void sample_kernel(
+    const float* logits, int64_t stride, int vocab, const SampleTask* tasks, const int32_t* ids,
+    float* changed, int32_t* counts, SampleResult* results, int32_t* drawn_ids) {
   SelectShared& shared = *shared_memory<SelectShared>();
   const SampleTask task = tasks[blockIdx.x];
   const float* const raw = logits + blockIdx.x * stride;
@@ -181,6 +179,7 @@ __global__ __launch_bounds__(kSampleThreads) void sample_kernel(const float* log
   if (threadIdx.x == 0) {
     result->finite = id >= 0;
     result->id = id;
+    drawn_ids[blockIdx.x] = id;
     result->logprob = 0.0f;
     result->alternatives = 0;
   }
@@ -194,11 +193,11 @@ __global__ __launch_bounds__(kSampleThreads) void sample_kernel(const float* log
 }  // namespace
 
 void sample(const Tensor& logits, const SampleTask* tasks, const int32_t* ids, float* changed,
-            int32_t* counts, SampleResult* results, cudaStream_t stream) {
+            int32_t* counts, SampleResult* results, int32_t* drawn_ids, cudaStream_t stream) {
   if (logits.rows == 0) return;
   launch("sample", {dim3(logits.rows), dim3(kSampleThreads), sizeof(SelectShared)}, stream,
          sample_kernel, logits.row<float>(0), logits.row_stride, static_cast<int>(logits.cols),
-         tasks, ids, changed, counts, results);
+         tasks, ids, changed, counts, results, drawn_ids);
 }
 
 }  // namespace cogserve::cuda

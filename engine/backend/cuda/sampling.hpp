@@ -43,8 +43,9 @@ struct SampleResult {
 };
 
 // logits [rows, vocab] f32. changed [scratch rows, vocab] f32; counts [scratch rows, vocab] i32 is
-// zero before and after. All are arrays of the device.
+// zero before and after; drawn_ids [rows] gets each result's id once more. All are arrays of the
+// device.
 void sample(const Tensor& logits, const SampleTask* tasks, const int32_t* ids, float* changed,
-            int32_t* counts, SampleResult* results, cudaStream_t stream);
+            int32_t* counts, SampleResult* results, int32_t* drawn_ids, cudaStream_t stream);
 
 }  // namespace cogserve::cuda

@@ -16,30 +16,21 @@ Staging::Staging(const Stream* stream)
 
 std::byte* Staging::take(size_t bytes) {
   const Ring::Place place = ring_.take(bytes);
-  if (place.left >= 0) {
-    marks_[place.left]->record(*stream_);
-    ++round_;
-  }
+  if (place.left >= 0) marks_[place.left]->record(*stream_);
   if (place.must_wait) marks_[place.segment]->wait();
   return static_cast<std::byte*>(host_.get()) + place.offset;
 }
 
-const std::byte* Staging::send(Parcel& parcel) {
-  const bool same = parcel.sent_to_ != nullptr && parcel.sent_round_ == round_ &&
-                    std::ranges::equal(parcel.sent_, parcel.bytes_);
-  if (same) return parcel.sent_to_;
-  const size_t bytes = parcel.bytes_.size();
-  std::byte* const host = take(bytes);
+const std::byte* Staging::send(const Parcel& parcel) {
+  const std::span<const std::byte> bytes = parcel.bytes();
+  std::byte* const host = take(bytes.size());
   std::byte* const device =
       static_cast<std::byte*>(device_.get()) + (host - static_cast<std::byte*>(host_.get()));
-  if (bytes > 0) {
-    std::memcpy(host, parcel.bytes_.data(), bytes);
-    check_cuda(cudaMemcpyAsync(device, host, bytes, cudaMemcpyHostToDevice, stream_->get()),
+  if (!bytes.empty()) {
+    std::memcpy(host, bytes.data(), bytes.size());
+    check_cuda(cudaMemcpyAsync(device, host, bytes.size(), cudaMemcpyHostToDevice, stream_->get()),
                "cudaMemcpyAsync");
   }
-  parcel.sent_ = parcel.bytes_;
-  parcel.sent_to_ = device;
-  parcel.sent_round_ = round_;
   return device;
 }
 

@@ -1,8 +1,7 @@
 // The way of host arrays to the device: a ring of pinned memory with a twin on the device, so that
 // a steady state neither allocates nor waits.
 //
-// All arrays of one operation travel together (pack, then send). What is packed twice in a row by
-// the same operation, as the positions of a step are by every layer, is sent once.
+// All arrays of one operation, or of a whole pass, travel together: pack, then send.
 #pragma once
 
 #include <cstddef>
@@ -16,7 +15,7 @@
 
 namespace cogserve::cuda {
 
-// The arrays of one operation, side by side. Kept from call to call by whoever sends them.
+// Arrays side by side. Kept from call to call by whoever sends them.
 class Parcel {
  public:
   void clear() { bytes_.clear(); }
@@ -24,23 +23,28 @@ class Parcel {
   // Where the array will be, in bytes from the parcel's begin.
   template <typename T>
   size_t add(std::span<const T> array) {
-    const size_t at = (bytes_.size() + kAlignment - 1) / kAlignment * kAlignment;
-    bytes_.resize(at + array.size_bytes());
-    if (!array.empty()) std::memcpy(bytes_.data() + at, array.data(), array.size_bytes());
+    const size_t at = reserve(array.size_bytes());
+    put(at, array);
     return at;
+  }
+
+  // The same in two calls, for arrays that say where others are.
+  size_t reserve(size_t bytes) {
+    const size_t at = (bytes_.size() + kAlignment - 1) / kAlignment * kAlignment;
+    bytes_.resize(at + bytes);
+    return at;
+  }
+  template <typename T>
+  void put(size_t at, std::span<const T> array) {
+    if (!array.empty()) std::memcpy(bytes_.data() + at, array.data(), array.size_bytes());
   }
 
   std::span<const std::byte> bytes() const { return bytes_; }
 
  private:
-  friend class Staging;
   static constexpr size_t kAlignment = 16;
 
   std::vector<std::byte> bytes_;
-  // Where it was sent last, while that place still holds it.
-  std::vector<std::byte> sent_;
-  const std::byte* sent_to_ = nullptr;
-  size_t sent_round_ = 0;
 };
 
 class Staging {
@@ -49,7 +53,7 @@ class Staging {
 
   // Starts the transfer and returns the parcel's place on the device. It holds until the work that
   // was given to the stream before the next send() or write() is done.
-  const std::byte* send(Parcel& parcel);
+  const std::byte* send(const Parcel& parcel);
 
   template <typename T>
   static const T* at(const std::byte* parcel, size_t offset) {
@@ -72,7 +76,6 @@ class Staging {
   PinnedMemory host_;
   DeviceMemory device_;
   std::vector<std::unique_ptr<Event>> marks_;  // one for each segment
-  size_t round_ = 0;                           // grows with every segment that is entered
 };
 
 }  // namespace cogserve::cuda

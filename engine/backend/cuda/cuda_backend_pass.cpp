@@ -1,0 +1,137 @@
+// CudaBackend's passes, the operations that are given arrays of the host, and sampling.
+#include "absl/cleanup/cleanup.h"
+#include "engine/backend/cuda/cuda_backend.hpp"
+#include "engine/backend/cuda/dense_attention.hpp"
+#include "engine/backend/cuda/elementwise.hpp"
+#include "engine/backend/cuda/error.hpp"
+#include "engine/backend/cuda/own_memory.hpp"
+#include "engine/backend/cuda/rope_kv.hpp"
+#include "engine/backend/shape_checks.hpp"
+#include "engine/base/check.hpp"
+
+namespace cogserve {
+
+void CudaBackend::run_pass(const PassInput& input, absl::FunctionRef<void()> pass) {
+  bind_thread();
+  parcel_.clear();
+  auto* const memory = static_cast<std::byte*>(pass_memory_.get());
+  const absl::Cleanup end = [this] { pass_.end(); };
+  pass_.begin(input, cuda::kAttentionScratchBytes, memory, &parcel_);
+  check(parcel_.bytes().size() <= staging_.max_bytes(), "the arrays of a pass fit into its memory");
+  write(memory, parcel_.bytes().data(), parcel_.bytes().size());
+  pass();
+}
+
+const int32_t* CudaBackend::on_device(std::span<const int32_t> array) {
+  if (const int32_t* const copy = pass_.find(array)) return copy;
+  parcel_.clear();
+  parcel_.add(array);
+  return cuda::Staging::at<int32_t>(staging_.send(parcel_), 0);
+}
+
+void CudaBackend::embed(const Tensor& table, std::span<const int32_t> ids, const Tensor& y) {
+  check(is_float(table) && is_activation(y) && table.cols == y.cols,
+        "embed: table and y do not fit");
+  check(static_cast<int64_t>(ids.size()) == y.rows, "embed: one id for each row");
+  for (int32_t id : ids) {
+    check(id < table.rows, "embed: id beyond the table");
+    check(id >= kNoToken || drawn_row(id) < sampler_.drawn_rows(),
+          "embed: a row of the newest draw");
+  }
+  bind_thread();
+  cuda::copy_rows(table, {on_device(ids), sampler_.drawn_ids()}, y, stream_.get());
+}
+
+void CudaBackend::gather_rows(const Tensor& x, std::span<const int32_t> rows, const Tensor& y) {
+  check(is_activation(x) && is_activation(y) && x.cols == y.cols,
+        "gather_rows: x and y do not fit");
+  check(static_cast<int64_t>(rows.size()) == y.rows, "gather_rows: one index for each row");
+  for (int32_t row : rows) check(row >= 0 && row < x.rows, "gather_rows: index out of range");
+  bind_thread();
+  cuda::copy_rows(x, {on_device(rows)}, y, stream_.get());
+}
+
+cuda::PagedKv CudaBackend::view(const KvLayer& kv) const {
+  return {kv.keys, kv.values, kv.dtype, kv.kv_heads, kv.block_size, kv.head_dim};
+}
+
+void CudaBackend::rope_and_store_kv(const Tensor& qkv, int heads,
+                                    std::span<const int32_t> positions,
+                                    std::span<const int64_t> slots, const RopeTable& rope,
+                                    const KvLayer& kv) {
+  check(kv.dtype == activation_ && is_activation(qkv), "rope: the cache holds activations");
+  check(qkv.cols == int64_t{heads + 2 * kv.kv_heads} * kv.head_dim && kv.head_dim % 2 == 0,
+        "rope: qkv is [rows, (heads + 2 * kv_heads) * head_dim]");
+  check(rope.cos.cols == kv.head_dim / 2 && rope.sin.cols == kv.head_dim / 2,
+        "rope: tables are [positions, head_dim / 2]");
+  check(static_cast<int64_t>(positions.size()) == qkv.rows && slots.size() == positions.size(),
+        "rope: one position and one slot for each row");
+  const int64_t capacity = int64_t{kv.num_blocks} * kv.block_size;
+  for (size_t row = 0; row < slots.size(); ++row) {
+    check(slots[row] >= 0 && slots[row] < capacity, "rope: slot outside the cache");
+    check(positions[row] >= 0 && positions[row] < rope.cos.rows, "rope: position out of range");
+  }
+  bind_thread();
+  const int32_t* device_positions = pass_.find(positions);
+  const int64_t* device_slots = pass_.find(slots);
+  if (device_positions == nullptr || device_slots == nullptr) {
+    parcel_.clear();
+    const size_t positions_at = parcel_.add(positions);
+    const size_t slots_at = parcel_.add(slots);
+    const std::byte* const sent = staging_.send(parcel_);
+    device_positions = cuda::Staging::at<int32_t>(sent, positions_at);
+    device_slots = cuda::Staging::at<int64_t>(sent, slots_at);
+  }
+  cuda::rope_and_store_kv(qkv, heads, device_positions, device_slots, rope.cos, rope.sin, view(kv),
+                          stream_.get());
+}
+
+void CudaBackend::paged_attention(const Tensor& q, int heads, std::span<const AttentionRun> runs,
+                                  std::span<const int32_t> block_tables, const KvLayer& kv,
+                                  float scale, const Tensor& y) {
+  check(kv.dtype == activation_ && is_activation(q) && is_activation(y),
+        "paged_attention: activations");
+  check(kv.kv_heads > 0 && heads % kv.kv_heads == 0, "paged_attention: whole groups of heads");
+  check(same_shape(q, y) && q.cols == int64_t{heads} * kv.head_dim,
+        "paged_attention: q and y are [rows, heads * head_dim]");
+  check_runs(runs, block_tables, kv, q.rows);
+  bind_thread();
+  auto* const scratch = static_cast<float*>(attention_scratch_.get());
+  const cuda::PagedAttention attention = {q, y, heads, view(kv), nullptr, scale};
+  const bool on_tensor_cores = cuda::fits_tensor_cores(attention);
+  if (const auto* planned = pass_.find_attention(runs, block_tables, on_tensor_cores)) {
+    planned->attend(attention, pass_.device(), scratch, stream_.get());
+    return;
+  }
+  parcel_.clear();
+  attention_.pack(runs, block_tables, {heads, kv.kv_heads, kv.head_dim}, on_tensor_cores,
+                  cuda::kAttentionScratchBytes, &parcel_);
+  attention_.attend(attention, staging_.send(parcel_), scratch, stream_.get());
+}
+
+void CudaBackend::dense_attention(const Tensor& qkv, int heads, int head_dim, float scale,
+                                  const Tensor& y) {
+  check(is_activation(qkv) && is_activation(y) && qkv.rows == y.rows,
+        "dense_attention: activations with equal rows");
+  check(qkv.cols == int64_t{3} * heads * head_dim && y.cols == int64_t{heads} * head_dim,
+        "dense_attention: qkv is [rows, 3 * heads * head_dim]");
+  bind_thread();
+  cuda::dense_attention(qkv, heads, head_dim, scale, y, stream_.get());
+}
+
+void CudaBackend::start_sampling(const Tensor& logits, std::span<const SampleRow> rows) {
+  check(logits.dtype == DType::kF32 && logits.cols > 0, "start_sampling: f32 logits");
+  check(static_cast<int64_t>(rows.size()) == logits.rows,
+        "start_sampling: one set of parameters for each row");
+  for (const SampleRow& row : rows) check_penalties(row);
+  bind_thread();
+  sampler_.start(logits, rows);
+}
+
+void CudaBackend::collect(std::span<SampledToken> sampled) {
+  bind_thread();
+  sampler_.collect(sampled);
+  pulse().beat();
+}
+
+}  // namespace cogserve
