@@ -1,11 +1,10 @@
 #include "engine/backend/cuda/staging.hpp"
 
-#include <algorithm>
-
 #include "engine/backend/cuda/error.hpp"
 #include "engine/backend/cuda/own_memory.hpp"
 
 namespace cogserve::cuda {
+
 Staging::Staging(const Stream* stream)
     : stream_(stream),
       ring_(kStagingSegmentBytes, kStagingSegments),
