@@ -126,14 +126,14 @@ absl::StatusOr<std::unique_ptr<Engine>> start_engine(const EngineConfig& config,
   const SchedulerConfig limits = make_scheduler_config(config, *model, *num_blocks);
   const size_t kv_bytes =
       KvCache::block_bytes(*model, config.block_size, backend->kv_dtype()) * *num_blocks;
-  const MemoryPlan plan =
-      plan_memory(*model, dummy_dtype(model->dtype), backend->activation_dtype(),
-                  config.max_num_batched_tokens, config.max_num_seqs, kv_bytes);
+  const MemoryPlan plan = plan_memory(*backend, *model, dummy_dtype(model->dtype), config.formats,
+                                      config.max_num_batched_tokens, config.max_num_seqs, kv_bytes);
   if (auto status = check_plan(plan, backend->available_memory()); !status.ok()) return status;
 
   auto source = open_weights(config, *model);
   if (!source.ok()) return source.status();
-  auto weights = load_weights(backend.get(), *model, source->get(), progress);
+  auto weights = load_weights(backend.get(), *model, source->get(), progress,
+                              {.formats = config.formats, .threads = config.threads});
   if (!weights.ok()) return weights.status();
   source->reset();  // unmaps the files
 
@@ -147,16 +147,17 @@ absl::StatusOr<std::unique_ptr<Engine>> start_engine(const EngineConfig& config,
   auto kv = KvCache::create(backend.get(), *model, *num_blocks, config.block_size);
   if (!kv.ok()) return kv.status();
 
-  EngineInfo info{.model = *model,
-                  .generation = *generation,
-                  .device = backend->description(),
-                  .dtype = std::string(dtype_name(dtype)),
-                  .rope_dtype = rope == RopeDtype::kBF16 ? "bf16" : "f32",
-                  .max_model_len = limits.max_model_len,
-                  .block_size = config.block_size,
-                  .num_blocks = *num_blocks,
-                  .weight_bytes = static_cast<size_t>(weight_bytes(*model, dtype)),
-                  .kv_bytes = kv_bytes};
+  EngineInfo info{
+      .model = *model,
+      .generation = *generation,
+      .device = backend->description(),
+      .dtype = describe_weights(config.formats, dtype),
+      .rope_dtype = rope == RopeDtype::kBF16 ? "bf16" : "f32",
+      .max_model_len = limits.max_model_len,
+      .block_size = config.block_size,
+      .num_blocks = *num_blocks,
+      .weight_bytes = static_cast<size_t>(weight_bytes(*backend, *model, dtype, config.formats)),
+      .kv_bytes = kv_bytes};
   ModelRunner runner(backend.get(), *model, *std::move(decoder), *std::move(tower), *std::move(kv),
                      config.block_size);
   return std::make_unique<EngineLoop>(std::move(info), config, limits, std::move(backend),

@@ -15,10 +15,12 @@ std::string mib(int64_t bytes) { return std::to_string(bytes >> 20) + " MiB"; }
 
 }  // namespace
 
-MemoryPlan plan_memory(const ModelConfig& config, DType weights, DType activation, int max_rows,
-                       int max_logit_rows, int64_t kv_bytes) {
+MemoryPlan plan_memory(const Backend& backend, const ModelConfig& config, DType dtype,
+                       const WeightFormats& formats, int max_rows, int max_logit_rows,
+                       int64_t kv_bytes) {
+  const DType activation = backend.activation_dtype();
   MemoryPlan plan;
-  plan.weights = weight_bytes(config, weights);
+  plan.weights = weight_bytes(backend, config, dtype, formats);
   plan.decoder_workspace =
       static_cast<int64_t>(Decoder::workspace_bytes(config, activation, max_rows, max_logit_rows));
   plan.vision_workspace = static_cast<int64_t>(VisionTower::workspace_bytes(config, activation));

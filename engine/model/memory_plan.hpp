@@ -4,6 +4,7 @@
 #include <cstdint>
 
 #include "absl/status/status.h"
+#include "engine/backend/backend.hpp"
 #include "engine/base/dtype.hpp"
 #include "engine/config.hpp"
 
@@ -18,10 +19,11 @@ struct MemoryPlan {
   int64_t total() const { return weights + decoder_workspace + vision_workspace + kv_cache; }
 };
 
-// The element types are those of weights and activations; the rows are those that Decoder::create
-// is given; `kv_bytes` is the size of the KV cache.
-MemoryPlan plan_memory(const ModelConfig& config, DType weights, DType activation, int max_rows,
-                       int max_logit_rows, int64_t kv_bytes);
+// What the model takes on `backend`: `dtype` and `formats` are those of its weights; the rows are
+// those that Decoder::create is given; `kv_bytes` is the size of the KV cache.
+MemoryPlan plan_memory(const Backend& backend, const ModelConfig& config, DType dtype,
+                       const WeightFormats& formats, int max_rows, int max_logit_rows,
+                       int64_t kv_bytes);
 
 // RESOURCE_EXHAUSTED MEMORY_PLAN, with the arithmetic, when the plan takes more than `available`.
 absl::Status check_plan(const MemoryPlan& plan, int64_t available);

@@ -1,11 +1,12 @@
 // The weights of CogVLM2, and the only place that knows what its tensors are called.
 //
 // Loaded once at start-up into the backend's memory; then owned by Decoder and VisionTower.
-// Weights keep the dtype that the checkpoint stores them in.
+// Dense weights keep the dtype that the checkpoint stores them in.
 #pragma once
 
 #include <cstdint>
 #include <functional>
+#include <string>
 #include <vector>
 
 #include "absl/status/statusor.h"
@@ -80,12 +81,29 @@ struct ModelWeights {
 // Bytes stored so far, and in all; called after each tensor.
 using LoadProgress = std::function<void(int64_t done, int64_t total)>;
 
-// Every tensor of the model and no other, or an error that names the one at fault. Nothing is read
-// before all names and shapes have been checked; then tensors are read in file order.
-absl::StatusOr<ModelWeights> load_weights(Backend* backend, const ModelConfig& config,
-                                          WeightSource* source, const LoadProgress& progress);
+// How dense matrices are quantised on the way.
+struct Quantization {
+  WeightFormats formats;
+  int threads = 0;  // 0 = one for each core
+};
 
-// Bytes in the backend's memory if the checkpoint stores everything as `dtype`.
-int64_t weight_bytes(const ModelConfig& config, DType dtype);
+// Every tensor of the model and no other, or an error that names the one at fault. Nothing is read
+// before all names and shapes have been checked; then tensors are read in file order, and quantised
+// one at a time.
+absl::StatusOr<ModelWeights> load_weights(Backend* backend, const ModelConfig& config,
+                                          WeightSource* source, const LoadProgress& progress,
+                                          const Quantization& quantization = {});
+
+// Bytes that load_weights allocates if the checkpoint stores everything as `dtype`.
+int64_t weight_bytes(const Backend& backend, const ModelConfig& config, DType dtype,
+                     const WeightFormats& formats);
+
+// A tensor of the published layout.
+struct ModelTensor {
+  std::string name;
+  std::vector<int64_t> shape;
+  WeightFormat format;  // that it is quantised to, or kDense
+};
+std::vector<ModelTensor> list_tensors(const ModelConfig& config, const WeightFormats& formats);
 
 }  // namespace cogserve

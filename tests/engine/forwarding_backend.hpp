@@ -25,7 +25,7 @@ class ForwardingBackend : public Backend {
   void download(const Tensor& src, void* host) override { to_->download(src, host); }
   void synchronize() override { to_->synchronize(); }
 
-  absl::StatusOr<Weight> load_weight(const HostTensor& source) override {
+  absl::StatusOr<Weight> load_weight(const HostWeight& source) override {
     return to_->load_weight(source);
   }
   absl::StatusOr<Parameter> load_vector(const HostTensor& source) override {
@@ -34,6 +34,8 @@ class ForwardingBackend : public Backend {
   absl::StatusOr<Parameter> load_table(const HostTensor& source) override {
     return to_->load_table(source);
   }
+  size_t weight_bytes(const HostWeight& form) const override { return to_->weight_bytes(form); }
+  size_t vector_bytes(int64_t n) const override { return to_->vector_bytes(n); }
 
   void linear(const Tensor& x, const Weight& w, const Tensor* bias, const Tensor& y) override {
     before_operation();

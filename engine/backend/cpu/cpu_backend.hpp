@@ -31,9 +31,11 @@ class CpuBackend final : public Backend {
   void download(const Tensor& src, void* host) override;
   void synchronize() override {}
 
-  absl::StatusOr<Weight> load_weight(const HostTensor& source) override;
+  absl::StatusOr<Weight> load_weight(const HostWeight& source) override;
   absl::StatusOr<Parameter> load_vector(const HostTensor& source) override;
   absl::StatusOr<Parameter> load_table(const HostTensor& source) override;
+  size_t weight_bytes(const HostWeight& form) const override;
+  size_t vector_bytes(int64_t n) const override;
 
   void linear(const Tensor& x, const Weight& w, const Tensor* bias, const Tensor& y) override;
 

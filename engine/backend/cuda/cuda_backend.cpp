@@ -162,26 +162,32 @@ void CudaBackend::write(void* to, const void* host, size_t bytes) {
   });
 }
 
-absl::StatusOr<Weight> CudaBackend::load_weight(const HostTensor& source) {
-  check(!source.shape.empty() && source.shape[0] > 0 && source.dtype != DType::kI32,
-        "a weight is a matrix of floats");
+absl::StatusOr<Weight> CudaBackend::load_weight(const HostWeight& source) {
+  if (source.format != WeightFormat::kDense) {
+    return invalid_argument("WEIGHT_FORMAT", "",
+                            "the CUDA device computes with bf16 and f16 weights only: serve a "
+                            "checkpoint that is not quantised, without --quantization, "
+                            "--vision-dtype and --lm-head-dtype, or use --device cpu");
+  }
+  const HostTensor& dense = source.dense;
+  check(source.out_features > 0 && dense.dtype != DType::kI32, "a weight is a matrix of floats");
   Weight weight;
   weight.dtype = activation_;
-  weight.out_features = source.shape[0];
-  weight.in_features = source.elements() / source.shape[0];
-  absl::StatusOr<Buffer> storage = allocate_raw(source.elements() * dtype_size(activation_));
+  weight.out_features = source.out_features;
+  weight.in_features = source.in_features;
+  absl::StatusOr<Buffer> storage = allocate_raw(weight_bytes(source));
   if (!storage.ok()) return storage.status();
   weight.storage = *std::move(storage);
-  const size_t bytes = source.elements() * dtype_size(source.dtype);
-  if (source.dtype == activation_) {
-    write(weight.storage.data(), source.data, bytes);
+  const size_t bytes = dense.elements() * dtype_size(dense.dtype);
+  if (dense.dtype == activation_) {
+    write(weight.storage.data(), dense.data, bytes);
     return weight;
   }
   absl::StatusOr<Buffer> original = allocate_raw(bytes);
   if (!original.ok()) return original.status();
-  write(original->data(), source.data, bytes);
+  write(original->data(), dense.data, bytes);
   cuda::copy_rows(
-      Tensor::matrix(original->data(), source.dtype, weight.out_features, weight.in_features),
+      Tensor::matrix(original->data(), dense.dtype, weight.out_features, weight.in_features),
       nullptr,
       Tensor::matrix(weight.storage.data(), activation_, weight.out_features, weight.in_features),
       stream_.get());
@@ -193,7 +199,7 @@ absl::StatusOr<Parameter> CudaBackend::load_vector(const HostTensor& source) {
   check(source.dtype != DType::kI32, "a parameter vector holds floats");
   const int64_t count = source.elements();
   const size_t second = second_copy_offset(count);
-  absl::StatusOr<Buffer> storage = allocate(second + count * dtype_size(activation_));
+  absl::StatusOr<Buffer> storage = allocate(vector_bytes(count));
   if (!storage.ok()) return storage.status();
   Parameter parameter;
   parameter.storage = *std::move(storage);
@@ -218,6 +224,14 @@ absl::StatusOr<Parameter> CudaBackend::load_table(const HostTensor& source) {
                                     source.elements() / source.shape[0]);
   write(parameter.tensor.data, source.data, bytes);
   return parameter;
+}
+
+size_t CudaBackend::weight_bytes(const HostWeight& form) const {
+  return form.out_features * form.in_features * dtype_size(activation_);
+}
+
+size_t CudaBackend::vector_bytes(int64_t n) const {
+  return second_copy_offset(n) + n * dtype_size(activation_);
 }
 
 void CudaBackend::linear(const Tensor& x, const Weight& w, const Tensor* bias, const Tensor& y) {

@@ -46,11 +46,13 @@ class CudaBackend final : public Backend {
   void download(const Tensor& src, void* host) override;
   void synchronize() override;
 
-  absl::StatusOr<Weight> load_weight(const HostTensor& source) override;
+  absl::StatusOr<Weight> load_weight(const HostWeight& source) override;
   // Keeps the same values in the activations' dtype behind the f32 ones: cuBLASLt adds no other
   // bias.
   absl::StatusOr<Parameter> load_vector(const HostTensor& source) override;
   absl::StatusOr<Parameter> load_table(const HostTensor& source) override;
+  size_t weight_bytes(const HostWeight& form) const override;
+  size_t vector_bytes(int64_t n) const override;
 
   // A bias must be a vector of load_vector, whole.
   void linear(const Tensor& x, const Weight& w, const Tensor* bias, const Tensor& y) override;
