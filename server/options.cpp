@@ -55,7 +55,14 @@ void ServeFlags::add_model_flags() {
   table_.add("device", &engine.device, "NAME", "Where the model runs.");
   table_.add("threads", &engine.threads, "N", "Threads of the CPU device; 0: one for each core.");
   table_.add_choice("dtype", &dtype_, {"auto"},
-                    "Weights are kept in memory as the checkpoint stores them.");
+                    "What is not quantised is kept in memory as the checkpoint stores it.");
+  table_.add_choice("quantization", &quantization_, {"none", "int4"},
+                    "int4: the decoder's matrices in 4 bits, groups of 128, made while loading.");
+  table_.add_choice("vision-dtype", &vision_dtype_, {"auto", "bf16", "int8", "int4"},
+                    "The vision tower's matrices; bf16: as the checkpoint has them; auto: as "
+                    "--quantization says.");
+  table_.add_choice("lm-head-dtype", &lm_head_dtype_, {"bf16", "int8"},
+                    "The output matrix; bf16: as the checkpoint has it.");
   table_.add_choice("load-format", &load_format_, {"safetensors", "dummy"},
                     "dummy: random weights from --seed, to try shapes and speed.");
   table_.add_choice(
@@ -146,6 +153,7 @@ void ServeFlags::add_server_flags() {
 absl::Status ServeFlags::complete() {
   EngineConfig& engine = options_.engine;
   if (engine.model_dir.empty()) engine.model_dir = default_model_dir();
+  engine.formats = parse_weight_formats(quantization_, vision_dtype_, lm_head_dtype_);
   engine.load_format = load_format_ == "dummy" ? LoadFormat::kDummy : LoadFormat::kSafetensors;
   engine.rope_dtype = rope_dtype_ == "bf16"   ? RopeDtype::kBF16
                       : rope_dtype_ == "fp32" ? RopeDtype::kF32

@@ -55,6 +55,9 @@ class ServeFlags {
   ServeOptions& options_;
   OptionTable table_;
   std::string dtype_ = "auto";
+  std::string quantization_ = "none";
+  std::string vision_dtype_ = "auto";
+  std::string lm_head_dtype_ = "bf16";
   std::string load_format_ = "safetensors";
   std::string rope_dtype_ = "auto";
   uint64_t max_image_bytes_;
