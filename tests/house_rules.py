@@ -35,7 +35,8 @@ ROOMS = {
                "engine/config.hpp", "engine/base", "command/option_table.hpp", "cogserve/v1",
                "google/rpc"],
     "client": ["client/", "command/option_table.hpp", "cogserve/v1", "google/rpc"],
-    "command": ["command/", "server/serve.hpp", "client/commands.hpp", "engine/base"],
+    "command": ["command/", "server/serve.hpp", "server/progress_line.hpp", "client/commands.hpp",
+                "engine/quantize_checkpoint.hpp", "engine/config.hpp", "engine/base"],
     "tests": ["engine/", "server/", "client/", "command/", "tests/", "cogserve/v1", "google/rpc"],
 }
 
