@@ -5,6 +5,7 @@
 
 #include "client/commands.hpp"
 #include "command/nearest_word.hpp"
+#include "command/quantize.hpp"
 #include "server/plan.hpp"
 #include "server/serve.hpp"
 
@@ -26,6 +27,7 @@ constexpr Verb kVerbs[] = {
     {"chat", "talk with a served model, about a picture or without one", run_chat},
     {"ask", "one or many questions about one picture", run_ask},
     {"bench", "measure a server: cogserve bench serve", run_bench},
+    {"quantize", "write a checkpoint in 4 or 8 bits", run_quantize},
     {"health", "ask a server whether it takes calls", run_health},
     {"demo", "questions about drawn pictures, next to the expected answers", run_demo},
     {"version", "print the version", run_version},

@@ -293,6 +293,31 @@ absl::Status override_eos(const std::string& model_dir, ModelConfig* config) {
 
 }  // namespace
 
+WeightFormats parse_weight_formats(std::string_view quantization, std::string_view vision_dtype,
+                                   std::string_view lm_head_dtype) {
+  const auto format_of = [](std::string_view name) {
+    return name == "int4"   ? WeightFormat::kInt4
+           : name == "int8" ? WeightFormat::kInt8
+                            : WeightFormat::kDense;
+  };
+  WeightFormats formats;
+  formats.decoder = format_of(quantization);
+  formats.vision = vision_dtype == "auto" ? formats.decoder : format_of(vision_dtype);
+  formats.head = format_of(lm_head_dtype);
+  return formats;
+}
+
+std::string describe_weights(const WeightFormats& formats, DType dtype) {
+  const std::pair<std::string_view, WeightFormat> parts[] = {
+      {"decoder", formats.decoder}, {"vision", formats.vision}, {"lm_head", formats.head}};
+  std::string text;
+  for (const auto& [name, format] : parts) {
+    if (format == WeightFormat::kDense) continue;
+    text += std::string(name) + " " + std::string(format_name(format)) + ", ";
+  }
+  return (text.empty() ? "" : text + "else ") + std::string(dtype_name(dtype));
+}
+
 absl::StatusOr<ModelConfig> read_model_config(const std::string& model_dir) {
   const absl::StatusOr<json> document = read_json_object(model_dir, kConfigFile);
   if (!document.ok()) return document.status();

@@ -7,9 +7,11 @@
 #include <cstdint>
 #include <optional>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "absl/status/statusor.h"
+#include "engine/base/host_weight.hpp"
 
 namespace cogserve {
 
@@ -79,12 +81,31 @@ struct GenerationConfig {
 enum class RopeDtype { kAuto, kBF16, kF32 };
 enum class LoadFormat { kSafetensors, kDummy };
 
+// What dense matrices become while they are loaded; kDense: they stay as the checkpoint has them.
+// Embeddings, norms, biases and the tower's two convolutions always stay dense.
+struct WeightFormats {
+  WeightFormat decoder = WeightFormat::kDense;  // both experts of every layer
+  WeightFormat vision = WeightFormat::kDense;   // the tower's layers and the adapter
+  WeightFormat head = WeightFormat::kDense;
+
+  bool operator==(const WeightFormats&) const = default;
+};
+
+// From the values of --quantization ("none", "int4"), --vision-dtype ("auto": as the decoder,
+// "bf16", "int8", "int4") and --lm-head-dtype ("bf16", "int8"); "bf16" stands for dense.
+WeightFormats parse_weight_formats(std::string_view quantization, std::string_view vision_dtype,
+                                   std::string_view lm_head_dtype);
+
+// "bf16", or "decoder int4, vision int8, else bf16": `dtype` is that of what stays dense.
+std::string describe_weights(const WeightFormats& formats, DType dtype);
+
 struct EngineConfig {
   std::string model_dir;
   std::string device = "cpu";
   int threads = 0;  // 0 = one for each core
   RopeDtype rope_dtype = RopeDtype::kAuto;
   LoadFormat load_format = LoadFormat::kSafetensors;
+  WeightFormats formats;
   uint64_t seed = 0;  // of dummy weights, and of requests that bring none
 
   int64_t gpu_memory = 0;  // bytes that the process may use of a GPU's memory; 0 = all of it

@@ -8,8 +8,7 @@
 #include "engine/base/error.hpp"
 #include "engine/engine_loop.hpp"
 #include "engine/memory_plan.hpp"
-#include "engine/model/checkpoint.hpp"
-#include "engine/model/dummy_weights.hpp"
+#include "engine/model/open_weights.hpp"
 #include "engine/model/rope_table.hpp"
 #include "engine/model/weights.hpp"
 #include "engine/run/feature_pool.hpp"
@@ -82,16 +81,6 @@ SchedulerConfig make_scheduler_config(const EngineConfig& config, const ModelCon
           .eos_ids = model.eos_ids};
 }
 
-absl::StatusOr<std::unique_ptr<WeightSource>> open_weights(const EngineConfig& config,
-                                                           const ModelConfig& model) {
-  if (config.load_format == LoadFormat::kDummy) {
-    return std::make_unique<DummyWeights>(config.seed, dummy_dtype(model.dtype));
-  }
-  auto checkpoint = Checkpoint::open(config.model_dir, model.quantization);
-  if (!checkpoint.ok()) return checkpoint.status();
-  return std::make_unique<Checkpoint>(*std::move(checkpoint));
-}
-
 }  // namespace
 
 absl::StatusOr<std::unique_ptr<Engine>> Engine::create(const EngineConfig& config,
@@ -113,15 +102,18 @@ absl::StatusOr<std::unique_ptr<Engine>> start_engine(const EngineConfig& config,
   if (auto status = check_options(config, *model); !status.ok()) return status;
   const auto traits = device_traits(config.device);
   if (!traits.ok()) return traits.status();
-  const auto plan = plan_memory(*model, config, dummy_dtype(model->dtype), *traits,
-                                memory_budget(config, *traits, *backend));
+  auto source = open_weights(config, *model);
+  if (!source.ok()) return source.status();
+  const auto sizes = measure_weights(*traits, *model, config.formats, source->get());
+  if (!sizes.ok()) return sizes.status();
+  const auto plan =
+      plan_memory(*model, config, *sizes, *traits, memory_budget(config, *traits, *backend));
   if (!plan.ok()) return plan.status();
   if (auto status = check_plan(*plan); !status.ok()) return status;
   const SchedulerConfig limits = make_scheduler_config(config, *model, *plan);
 
-  auto source = open_weights(config, *model);
-  if (!source.ok()) return source.status();
-  auto weights = load_weights(backend.get(), *model, source->get(), progress);
+  auto weights = load_weights(backend.get(), *model, source->get(), progress,
+                              {.formats = config.formats, .threads = config.threads});
   if (!weights.ok()) return weights.status();
   const std::string description = (*source)->description();
   source->reset();  // unmaps the files
@@ -141,7 +133,7 @@ absl::StatusOr<std::unique_ptr<Engine>> start_engine(const EngineConfig& config,
   EngineInfo info{.model = *model,
                   .generation = *generation,
                   .device = backend->description(),
-                  .dtype = std::string(dtype_name(dtype)),
+                  .dtype = describe_weights(config.formats, dtype),
                   .weights = description,
                   .rope_dtype = rope == RopeDtype::kBF16 ? "bf16" : "f32",
                   .max_model_len = limits.max_model_len,

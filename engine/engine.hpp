@@ -23,7 +23,7 @@ struct EngineInfo {
   ModelConfig model;
   GenerationConfig generation;
   std::string device;      // "cpu (avx2, 2 threads)"
-  std::string dtype;       // of the weights
+  std::string dtype;       // of the weights: "bf16", or "decoder int4, vision int8, else bf16"
   std::string weights;     // how they are stored: "cogserve int4: 448 matrices; dense: 67"
   std::string rope_dtype;  // resolved: "bf16" or "f32"
   int max_model_len = 0;

@@ -6,7 +6,7 @@
 #include "absl/strings/str_cat.h"
 #include "engine/base/error.hpp"
 #include "engine/model/decoder.hpp"
-#include "engine/model/dummy_weights.hpp"
+#include "engine/model/open_weights.hpp"
 #include "engine/model/vision_tower.hpp"
 #include "engine/model/weights.hpp"
 #include "engine/run/kv_cache.hpp"
@@ -69,7 +69,8 @@ int64_t memory_budget(const EngineConfig& config, const DeviceTraits& traits,
 }
 
 absl::StatusOr<MemoryPlan> plan_memory(const ModelConfig& model, const EngineConfig& config,
-                                       DType weights, const DeviceTraits& traits, int64_t budget) {
+                                       const WeightBytes& weights, const DeviceTraits& traits,
+                                       int64_t budget) {
   MemoryPlan plan;
   plan.budget = budget;
   plan.block_size = config.block_size;
@@ -77,9 +78,8 @@ absl::StatusOr<MemoryPlan> plan_memory(const ModelConfig& model, const EngineCon
   plan.max_model_len = config.max_model_len > 0 ? config.max_model_len : model.max_positions;
   plan.block_bytes =
       static_cast<int64_t>(KvCache::block_bytes(model, config.block_size, traits.kv));
-  const WeightBytes bytes = weight_bytes(model, weights);
-  plan.decoder_weights = bytes.decoder;
-  plan.vision_weights = bytes.vision;
+  plan.decoder_weights = weights.decoder;
+  plan.vision_weights = weights.vision;
   plan.decoder_workspace = static_cast<int64_t>(Decoder::workspace_bytes(
       model, traits.activation, config.max_num_batched_tokens, config.max_num_seqs));
   plan.vision_workspace =
@@ -135,7 +135,14 @@ absl::StatusOr<MemoryPlan> plan_memory(const EngineConfig& config) {
     }
     budget = memory_budget(config, *traits, **backend);
   }
-  return plan_memory(*model, config, dummy_dtype(model->dtype), *traits, budget);
+  EngineConfig sizes_only = config;
+  // A dense checkpoint's config says it all; a quantised one's does not say of what.
+  if (model->quantization.method == QuantMethod::kNone) sizes_only.load_format = LoadFormat::kDummy;
+  const auto source = open_weights(sizes_only, *model);
+  if (!source.ok()) return source.status();
+  const auto weights = measure_weights(*traits, *model, config.formats, source->get());
+  if (!weights.ok()) return weights.status();
+  return plan_memory(*model, config, *weights, *traits, budget);
 }
 
 }  // namespace cogserve

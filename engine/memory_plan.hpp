@@ -11,14 +11,14 @@
 #include "absl/status/statusor.h"
 #include "engine/backend/backend.hpp"
 #include "engine/backend/device_traits.hpp"
-#include "engine/base/dtype.hpp"
 #include "engine/config.hpp"
+#include "engine/model/weights.hpp"
 
 namespace cogserve {
 
 // All in bytes unless it says otherwise.
 struct MemoryPlan {
-  int64_t decoder_weights = 0;  // if the checkpoint stores everything as one dtype
+  int64_t decoder_weights = 0;
   int64_t vision_weights = 0;
   int64_t decoder_workspace = 0;  // with the RoPE table
   int64_t vision_workspace = 0;
@@ -48,16 +48,18 @@ int64_t memory_budget(const EngineConfig& config, const DeviceTraits& traits,
                       const Backend& backend);
 
 // A KV cache of config.kv_cache_bytes or, where that is 0, the device's default or all that is
-// left of the budget. `weights` is the element type of the checkpoint. INVALID_ARGUMENT
-// OPTION_RANGE if config.kv_cache_bytes cannot hold two blocks.
+// left of the budget. `weights` is what measure_weights says. INVALID_ARGUMENT OPTION_RANGE if
+// config.kv_cache_bytes cannot hold two blocks.
 absl::StatusOr<MemoryPlan> plan_memory(const ModelConfig& model, const EngineConfig& config,
-                                       DType weights, const DeviceTraits& traits, int64_t budget);
+                                       const WeightBytes& weights, const DeviceTraits& traits,
+                                       int64_t budget);
 
 // RESOURCE_EXHAUSTED MEMORY_PLAN, with the arithmetic, when the plan takes more than its budget or
 // leaves no room for two KV blocks.
 absl::Status check_plan(const MemoryPlan& plan);
 
-// The same from `config.model_dir` and `config.device` alone; nothing is loaded. The budget is that
+// The same from `config.model_dir` and `config.device` alone; nothing is loaded, and only a
+// checkpoint that is quantised already must have its tensors there. The budget is that
 // of `config.gpu_memory`, else of the device itself, which must be there: else FAILED_PRECONDITION
 // DEVICE.
 absl::StatusOr<MemoryPlan> plan_memory(const EngineConfig& config);

@@ -39,6 +39,20 @@ void add_memory_flags(EngineConfig* config, OptionTable* table) {
              "Most tokens in one step: decoding sequences and chunks of prompts.");
 }
 
+void FormatFlags::add_to(OptionTable* table) {
+  table->add_choice("quantization", &quantization, {"none", "int4"},
+                    "int4: the decoder's matrices in 4 bits, groups of 128.");
+  table->add_choice("vision-dtype", &vision_dtype, {"auto", "bf16", "int8", "int4"},
+                    "The vision tower's matrices; bf16: as the checkpoint has them; auto: as "
+                    "--quantization says.");
+  table->add_choice("lm-head-dtype", &lm_head_dtype, {"bf16", "int8"},
+                    "The output matrix; bf16: as the checkpoint has it.");
+}
+
+WeightFormats FormatFlags::formats() const {
+  return parse_weight_formats(quantization, vision_dtype, lm_head_dtype);
+}
+
 absl::Status refuse_flag(const char* flag, const std::string& what) {
   return absl::InvalidArgumentError(absl::StrCat("--", flag, ": ", what));
 }

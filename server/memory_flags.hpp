@@ -1,4 +1,4 @@
-// The flags that decide what a model takes of a device's memory: those of `serve` and of `plan`.
+// The flags that decide what a model takes of a device's memory: of `serve`, `plan` and `quantize`.
 #pragma once
 
 #include <string>
@@ -16,6 +16,16 @@ std::string default_model_dir();
 void add_model_flags(EngineConfig* config, OptionTable* table);
 // All that the memory plan looks at beside the model itself.
 void add_memory_flags(EngineConfig* config, OptionTable* table);
+
+// How dense weights are quantised while they are read.
+struct FormatFlags {
+  std::string quantization = "none";
+  std::string vision_dtype = "auto";
+  std::string lm_head_dtype = "bf16";
+
+  void add_to(OptionTable* table);
+  WeightFormats formats() const;
+};
 
 // INVALID_ARGUMENT names the flag.
 absl::Status refuse_flag(const char* flag, const std::string& what);

@@ -29,7 +29,8 @@ void ServeFlags::add_model_flags() {
                     "Prompt template of requests that name none; auto: as the checkpoint says.");
   table_.add("threads", &engine.threads, "N", "Threads of the CPU device; 0: one for each core.");
   table_.add_choice("dtype", &dtype_, {"auto"},
-                    "Weights are kept in memory as the checkpoint stores them.");
+                    "What is not quantised is kept in memory as the checkpoint stores it.");
+  formats_.add_to(&table_);
   table_.add_choice("load-format", &load_format_, {"safetensors", "dummy"},
                     "dummy: random weights from --seed, to try shapes and speed.");
   table_.add_choice(
@@ -117,6 +118,7 @@ void ServeFlags::add_server_flags() {
 absl::Status ServeFlags::complete() {
   EngineConfig& engine = options_.engine;
   if (engine.model_dir.empty()) engine.model_dir = default_model_dir();
+  engine.formats = formats_.formats();
   engine.load_format = load_format_ == "dummy" ? LoadFormat::kDummy : LoadFormat::kSafetensors;
   engine.rope_dtype = rope_dtype_ == "bf16"   ? RopeDtype::kBF16
                       : rope_dtype_ == "fp32" ? RopeDtype::kF32

@@ -11,6 +11,7 @@
 #include "engine/config.hpp"
 #include "server/chat_service.hpp"
 #include "server/grpc_server.hpp"
+#include "server/memory_flags.hpp"
 #include "server/request_limits.hpp"
 
 namespace cogserve {
@@ -55,6 +56,7 @@ class ServeFlags {
   ServeOptions& options_;
   OptionTable table_;
   std::string dtype_ = "auto";
+  FormatFlags formats_;
   std::string load_format_ = "safetensors";
   std::string rope_dtype_ = "auto";
   uint64_t max_image_bytes_;

@@ -14,6 +14,7 @@ namespace {
 
 struct PlanOptions {
   EngineConfig engine;
+  FormatFlags formats;
   bool json = false;
 };
 
@@ -22,6 +23,7 @@ OptionTable make_table(PlanOptions* options) {
                     "what a model takes of a device's memory, from its config.json alone");
   table.group("Model");
   add_model_flags(&options->engine, &table);
+  options->formats.add_to(&table);
   table.group("Memory");
   add_memory_flags(&options->engine, &table);
   table.group("Output");
@@ -87,6 +89,7 @@ int run_plan(const std::vector<std::string>& arguments) {
     return kExitUsage;
   }
   if (options.engine.model_dir.empty()) options.engine.model_dir = default_model_dir();
+  options.engine.formats = options.formats.formats();
   const auto plan = plan_memory(options.engine);
   if (!plan.ok()) {
     std::fprintf(stderr, "cogserve plan: %s\n", std::string(plan.status().message()).c_str());

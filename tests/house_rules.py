@@ -23,7 +23,8 @@ ROOMS = {
     "engine/backend/cuda": ["engine/backend/cuda", "engine/backend/backend.hpp",
                             "engine/backend/sampling.hpp", "engine/backend/shape_checks.hpp",
                             "engine/backend/weight.hpp", "engine/base"],
-    "engine/model": ["engine/model", "engine/backend/backend.hpp", "engine/backend/weight.hpp",
+    "engine/model": ["engine/model", "engine/backend/backend.hpp",
+                     "engine/backend/device_traits.hpp", "engine/backend/weight.hpp",
                      "engine/config.hpp", "engine/base"],
     "engine/schedule": ["engine/schedule", "engine/request.hpp", "engine/token_stream.hpp",
                         "engine/backend/sampling.hpp", "engine/config.hpp", "engine/base"],
@@ -36,7 +37,9 @@ ROOMS = {
                "command/option_table.hpp", "cogserve/v1",
                "google/rpc"],
     "client": ["client/", "command/option_table.hpp", "cogserve/v1", "google/rpc"],
-    "command": ["command/", "server/serve.hpp", "server/plan.hpp", "client/commands.hpp", "engine/base"],
+    "command": ["command/", "server/memory_flags.hpp", "server/plan.hpp",
+                "server/progress_line.hpp", "server/serve.hpp", "client/commands.hpp",
+                "engine/quantize_checkpoint.hpp", "engine/base"],
     "tests": ["engine/", "server/", "client/", "command/", "tests/", "cogserve/v1", "google/rpc"],
 }
 

@@ -5,6 +5,7 @@
 
 #include "engine/backend/cpu/cpu_backend.hpp"
 #include "engine/backend/cuda/own_memory.hpp"
+#include "engine/backend/cuda/weight_memory.hpp"
 #include "engine/backend/device_traits.hpp"
 #include "engine/base/error.hpp"
 #ifdef COGSERVE_WITH_CUDA
@@ -24,13 +25,19 @@ absl::StatusOr<std::unique_ptr<Backend>> make_backend(std::string_view device, i
 }
 
 absl::StatusOr<DeviceTraits> device_traits(std::string_view device) {
-  if (device == "cpu") return DeviceTraits{.default_kv_bytes = int64_t{256} << 20};
+  if (device == "cpu") {
+    return DeviceTraits{.weight_bytes = cpu::weight_bytes,
+                        .vector_bytes = cpu::vector_bytes,
+                        .default_kv_bytes = int64_t{256} << 20};
+  }
   if (device.starts_with("cuda:")) {
     return DeviceTraits{.activation = DType::kBF16,
                         .kv = DType::kBF16,
                         .context_bytes = cuda::kContextBytes,
                         .own_bytes = cuda::kOwnBytes,
-                        .own_bytes_per_token_id = cuda::kChangedBytesPerTokenId};
+                        .own_bytes_per_token_id = cuda::kChangedBytesPerTokenId,
+                        .weight_bytes = cuda::weight_bytes,
+                        .vector_bytes = cuda::vector_bytes};
   }
   return invalid_argument("UNKNOWN_DEVICE", "device",
                           "device is \"cpu\" or \"cuda:<n>\", got \"" + std::string(device) + "\"");

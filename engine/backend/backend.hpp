@@ -98,8 +98,9 @@ class Backend {
   virtual void synchronize() = 0;
 
   // --- weights (while loading) ---------------------------------------------------------------
-  // [out, in...] -> Weight; trailing dimensions are flattened. `source` may go away afterwards.
-  virtual absl::StatusOr<Weight> load_weight(const HostTensor& source) = 0;
+  // W [out, in] -> Weight. `source` may go away afterwards. INVALID_ARGUMENT / WEIGHT_FORMAT for a
+  // format that the backend has no kernels for.
+  virtual absl::StatusOr<Weight> load_weight(const HostWeight& source) = 0;
   // Norm weights and biases, as f32 [1, n].
   virtual absl::StatusOr<Parameter> load_vector(const HostTensor& source) = 0;
   // Rows that are looked up, in the source's dtype: [rows, cols].

@@ -2,11 +2,13 @@
 // can plan for one.
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
 #include <string_view>
 
 #include "absl/status/statusor.h"
 #include "engine/base/dtype.hpp"
+#include "engine/base/host_weight.hpp"
 
 namespace cogserve {
 
@@ -18,6 +20,10 @@ struct DeviceTraits {
   // What the backend allocates for itself when it is made, and later for each vocabulary entry.
   int64_t own_bytes = 0;
   int64_t own_bytes_per_token_id = 0;
+  // Bytes that load_weight takes for a matrix, and load_vector for n values. The arrays of `form`
+  // are not looked at.
+  size_t (*weight_bytes)(const HostWeight& form) = nullptr;
+  size_t (*vector_bytes)(int64_t n) = nullptr;
   // Of the KV cache where nobody says; 0: all that is left.
   int64_t default_kv_bytes = 0;
 };

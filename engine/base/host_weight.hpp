@@ -8,6 +8,7 @@
 #include <array>
 #include <cstddef>
 #include <cstdint>
+#include <string_view>
 #include <vector>
 
 #include "engine/base/dtype.hpp"
@@ -21,6 +22,20 @@ enum class WeightFormat {
   kInt4,       // value = code - zero, code 0 .. 15
   kCodebook4,  // value = codebook[code]
 };
+
+constexpr std::string_view format_name(WeightFormat format) {
+  switch (format) {
+    case WeightFormat::kDense:
+      return "dense";
+    case WeightFormat::kInt8:
+      return "int8";
+    case WeightFormat::kInt4:
+      return "int4";
+    case WeightFormat::kCodebook4:
+      return "codebook4";
+  }
+  return "?";
+}
 
 // The arrays live where the reader keeps them.
 struct HostWeight {

@@ -193,11 +193,12 @@ absl::StatusOr<StoredTensor> Checkpoint::require_weight(const std::string& name,
       for (const StoredPart& part : (*packed)->parts()) required_.insert(part.entry.name);
       const int64_t order = places_.at((*packed)->parts().front().entry.name);
       packed_[name] = *std::move(packed);
-      return StoredTensor{name, description.dtype, shape, order, description.format};
+      return StoredTensor{name,  description.dtype,  shape,
+                          order, description.format, description.group_size};
     }
   }
   absl::StatusOr<StoredTensor> dense = require(name, shape);
-  dense_matrices_ += dense.ok();
+  if (dense.ok()) dense_matrices_.insert(name);
   return dense;
 }
 
@@ -265,7 +266,8 @@ std::string Checkpoint::description() const {
   for (const auto& [layout, count] : counts) {
     text += layout + ": " + std::to_string(count) + " matrices; ";
   }
-  return text + "dense: " + std::to_string(dense_matrices_) + (text.empty() ? " matrices" : "");
+  return text + "dense: " + std::to_string(dense_matrices_.size()) +
+         (text.empty() ? " matrices" : "");
 }
 
 std::optional<StoredPart> Checkpoint::find_part(const std::string& name) const {

@@ -71,7 +71,7 @@ class Checkpoint : public WeightSource {
 
   QuantizationConfig label_;
   std::unordered_map<std::string, std::unique_ptr<PackedMatrix>> packed_;  // by "NAME.weight"
-  int dense_matrices_ = 0;
+  std::unordered_set<std::string> dense_matrices_;
   UnpackedWeight unpacked_;  // of the matrix that was read last
 };
 

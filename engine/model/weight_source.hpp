@@ -24,6 +24,7 @@ struct StoredTensor {
   std::vector<int64_t> shape;
   int64_t order = 0;  // ascending in the order in which reading is cheapest
   WeightFormat format = WeightFormat::kDense;
+  int64_t group_size = 0;  // inputs that share a scale, of a quantised matrix
 };
 
 class WeightSource {

@@ -7,7 +7,7 @@
 #include <utility>
 
 #include "engine/base/check.hpp"
-#include "engine/base/error.hpp"
+#include "engine/model/quantize.hpp"
 
 namespace cogserve {
 namespace {
@@ -27,6 +27,7 @@ struct Slot {
   Form form;
   Weight* weight = nullptr;
   Parameter* parameter = nullptr;
+  WeightFormat format = WeightFormat::kDense;  // what a matrix is quantised to
 
   int64_t elements() const { return HostTensor{nullptr, DType::kF32, shape}.elements(); }
 };
@@ -34,7 +35,8 @@ struct Slot {
 // Lists the tensors of the published layout while it lays out `weights` for them.
 class Layout {
  public:
-  Layout(const ModelConfig& config, ModelWeights* weights) : config_(config) {
+  Layout(const ModelConfig& config, const WeightFormats& formats, ModelWeights* weights)
+      : config_(config), formats_(formats) {
     list_decoder(&weights->decoder);
     list_vision(&weights->vision);
   }
@@ -44,8 +46,9 @@ class Layout {
  private:
   using Shape = std::vector<int64_t>;
 
-  void matrix(const std::string& name, Shape shape, Linear* linear) {
-    slots_.push_back({name + ".weight", std::move(shape), Form::kMatrix, &linear->weight, nullptr});
+  void matrix(const std::string& name, Shape shape, WeightFormat format, Linear* linear) {
+    slots_.push_back(
+        {name + ".weight", std::move(shape), Form::kMatrix, &linear->weight, nullptr, format});
   }
   void vector(const std::string& name, int64_t size, Parameter* parameter) {
     slots_.push_back({name, {size}, Form::kVector, nullptr, parameter});
@@ -53,9 +56,9 @@ class Layout {
   void table(const std::string& name, Shape shape, Parameter* parameter) {
     slots_.push_back({name, std::move(shape), Form::kTable, nullptr, parameter});
   }
-  void biased(const std::string& name, Shape shape, Linear* linear) {
+  void biased(const std::string& name, Shape shape, WeightFormat format, Linear* linear) {
     const int64_t out = shape[0];
-    matrix(name, std::move(shape), linear);
+    matrix(name, std::move(shape), format, linear);
     vector(name + ".bias", out, &linear->bias);
   }
   void rms_norm(const std::string& name, int64_t size, Norm* norm) {
@@ -81,36 +84,39 @@ class Layout {
              &weights.vision.qkv.bias);
     }
     rms_norm("model.norm", hidden, &decoder->norm);
-    matrix("lm_head", {config_.vocab, hidden}, &decoder->head);
+    matrix("lm_head", {config_.vocab, hidden}, formats_.head, &decoder->head);
   }
 
   void list_expert(const std::string& layer, const std::string& kind, ExpertWeights* expert) {
     const int64_t hidden = config_.hidden;
     const std::string attention = layer + ".self_attn." + kind + "_expert_";
-    matrix(attention + "query_key_value", {config_.qkv_width(), hidden}, &expert->qkv);
-    matrix(attention + "dense", {hidden, hidden}, &expert->dense);
+    const WeightFormat format = formats_.decoder;
+    matrix(attention + "query_key_value", {config_.qkv_width(), hidden}, format, &expert->qkv);
+    matrix(attention + "dense", {hidden, hidden}, format, &expert->dense);
     const std::string mlp = layer + ".mlp." + kind + "_mlp.";
-    matrix(mlp + "gate_proj", {config_.intermediate, hidden}, &expert->mlp.gate);
-    matrix(mlp + "up_proj", {config_.intermediate, hidden}, &expert->mlp.up);
-    matrix(mlp + "down_proj", {hidden, config_.intermediate}, &expert->mlp.down);
+    matrix(mlp + "gate_proj", {config_.intermediate, hidden}, format, &expert->mlp.gate);
+    matrix(mlp + "up_proj", {config_.intermediate, hidden}, format, &expert->mlp.up);
+    matrix(mlp + "down_proj", {hidden, config_.intermediate}, format, &expert->mlp.down);
   }
 
   void list_vision(VisionWeights* vision) {
     const VisionConfig& tower = config_.vision;
     const int64_t width = tower.hidden;
     const std::string patches = "model.vision.patch_embedding.";
-    biased(patches + "proj", {width, 3, tower.patch, tower.patch}, &vision->patch);
+    biased(patches + "proj", {width, 3, tower.patch, tower.patch}, WeightFormat::kDense,
+           &vision->patch);
     table(patches + "cls_embedding", {1, width}, &vision->class_row);
     table(patches + "position_embedding.weight", {tower.rows(), width}, &vision->positions);
     vision->layers.resize(tower.layers);
+    const WeightFormat format = formats_.vision;
     for (int i = 0; i < tower.layers; ++i) {
       const std::string layer = "model.vision.transformer.layers." + std::to_string(i);
       VisionLayerWeights& weights = vision->layers[i];
-      biased(layer + ".attention.query_key_value", {3 * width, width}, &weights.qkv);
-      biased(layer + ".attention.dense", {width, width}, &weights.dense);
+      biased(layer + ".attention.query_key_value", {3 * width, width}, format, &weights.qkv);
+      biased(layer + ".attention.dense", {width, width}, format, &weights.dense);
       layer_norm(layer + ".input_layernorm", width, &weights.attention_norm);
-      biased(layer + ".mlp.fc1", {tower.intermediate, width}, &weights.fc1);
-      biased(layer + ".mlp.fc2", {width, tower.intermediate}, &weights.fc2);
+      biased(layer + ".mlp.fc1", {tower.intermediate, width}, format, &weights.fc1);
+      biased(layer + ".mlp.fc2", {width, tower.intermediate}, format, &weights.fc2);
       layer_norm(layer + ".post_attention_layernorm", width, &weights.mlp_norm);
     }
     slots_.push_back({"model.vision.conv.weight",
@@ -125,16 +131,18 @@ class Layout {
   void list_adapter(VisionWeights* vision) {
     const int64_t hidden = config_.hidden;
     const std::string adapter = "model.vision.linear_proj.";
-    matrix(adapter + "linear_proj", {hidden, config_.vision.hidden}, &vision->projection);
+    const WeightFormat format = formats_.vision;
+    matrix(adapter + "linear_proj", {hidden, config_.vision.hidden}, format, &vision->projection);
     layer_norm(adapter + "norm1", hidden, &vision->projection_norm);
-    matrix(adapter + "gate_proj", {config_.intermediate, hidden}, &vision->mlp.gate);
-    matrix(adapter + "dense_h_to_4h", {config_.intermediate, hidden}, &vision->mlp.up);
-    matrix(adapter + "dense_4h_to_h", {hidden, config_.intermediate}, &vision->mlp.down);
+    matrix(adapter + "gate_proj", {config_.intermediate, hidden}, format, &vision->mlp.gate);
+    matrix(adapter + "dense_h_to_4h", {config_.intermediate, hidden}, format, &vision->mlp.up);
+    matrix(adapter + "dense_4h_to_h", {hidden, config_.intermediate}, format, &vision->mlp.down);
     table("model.vision.boi", {1, 1, hidden}, &vision->boi);
     table("model.vision.eoi", {1, 1, hidden}, &vision->eoi);
   }
 
   const ModelConfig& config_;
+  const WeightFormats& formats_;
   std::vector<Slot> slots_;
 };
 
@@ -172,18 +180,32 @@ absl::StatusOr<HostWeight> read_slot(WeightSource* source, const Slot& slot,
   return dense_weight(*std::move(tensor));
 }
 
-absl::Status load_slot(Backend* backend, const Slot& slot, HostTensor tensor) {
-  std::vector<std::byte> permuted;
-  if (slot.form == Form::kMerge) {
-    permuted = cells_first(tensor);
-    tensor = {permuted.data(), tensor.dtype, {tensor.shape[0], 4 * tensor.shape[1]}};
+absl::Status load_matrix(Backend* backend, const HostWeight& source, Weight* to) {
+  absl::StatusOr<Weight> weight = backend->load_weight(source);
+  if (!weight.ok()) return weight.status();
+  *to = std::move(*weight);
+  return absl::OkStatus();
+}
+
+absl::Status load_merge(Backend* backend, const HostTensor& tensor, Weight* to) {
+  const std::vector<std::byte> permuted = cells_first(tensor);
+  const std::vector<int64_t> shape = {tensor.shape[0], 4 * tensor.shape[1]};
+  return load_matrix(backend, dense_weight({permuted.data(), tensor.dtype, shape}), to);
+}
+
+// Quantises what is dense and shall not be.
+absl::Status load_slot(Backend* backend, const Slot& slot, const HostWeight& content, int threads) {
+  if (slot.form == Form::kMerge) return load_merge(backend, content.dense, slot.weight);
+  if (slot.form == Form::kMatrix) {
+    if (slot.format == WeightFormat::kDense || content.format != WeightFormat::kDense) {
+      return load_matrix(backend, content, slot.weight);
+    }
+    const auto quantized =
+        QuantizedMatrix::quantize(content.dense, slot.name, slot.format, threads);
+    if (!quantized.ok()) return quantized.status();
+    return load_matrix(backend, quantized->weight(), slot.weight);
   }
-  if (slot.weight != nullptr) {
-    absl::StatusOr<Weight> weight = backend->load_weight(tensor);
-    if (!weight.ok()) return weight.status();
-    *slot.weight = std::move(*weight);
-    return absl::OkStatus();
-  }
+  HostTensor tensor = content.dense;
   if (slot.form == Form::kTable) {
     tensor.shape = {tensor.elements() / tensor.shape.back(), tensor.shape.back()};
   }
@@ -194,20 +216,38 @@ absl::Status load_slot(Backend* backend, const Slot& slot, HostTensor tensor) {
   return absl::OkStatus();
 }
 
+absl::StatusOr<StoredTensor> require_slot(WeightSource* source, const Slot& slot) {
+  return slot.form == Form::kMatrix ? source->require_weight(slot.name, slot.shape)
+                                    : source->require(slot.name, slot.shape);
+}
+
+// Bytes that load_slot allocates.
+size_t slot_bytes(const DeviceTraits& traits, const Slot& slot, const StoredTensor& stored) {
+  const int64_t elements = slot.elements();
+  if (slot.form == Form::kVector) return traits.vector_bytes(elements);
+  if (slot.form == Form::kTable) return elements * dtype_size(stored.dtype);
+  const int64_t out = slot.shape[0];
+  if (stored.format == WeightFormat::kDense) {
+    return traits.weight_bytes(weight_form(slot.format, stored.dtype, out, elements / out));
+  }
+  HostWeight form = weight_form(stored.format, stored.dtype, out, elements / out);
+  form.group_size = stored.group_size;
+  return traits.weight_bytes(form);
+}
+
 }  // namespace
 
 absl::StatusOr<ModelWeights> load_weights(Backend* backend, const ModelConfig& config,
-                                          WeightSource* source, const LoadProgress& progress) {
+                                          WeightSource* source, const LoadProgress& progress,
+                                          const Quantization& quantization) {
   // On the heap: slots point into it while it is filled.
   const auto weights = std::make_unique<ModelWeights>();
-  const std::vector<Slot> slots = Layout(config, weights.get()).take();
+  const std::vector<Slot> slots = Layout(config, quantization.formats, weights.get()).take();
 
   std::vector<std::pair<StoredTensor, const Slot*>> plan;
   int64_t total = 0;
   for (const Slot& slot : slots) {
-    absl::StatusOr<StoredTensor> stored = slot.form == Form::kMatrix
-                                              ? source->require_weight(slot.name, slot.shape)
-                                              : source->require(slot.name, slot.shape);
+    absl::StatusOr<StoredTensor> stored = require_slot(source, slot);
     if (!stored.ok()) return stored.status();
     total += stored_bytes(*stored);
     plan.emplace_back(std::move(*stored), &slot);
@@ -221,13 +261,7 @@ absl::StatusOr<ModelWeights> load_weights(Backend* backend, const ModelConfig& c
   for (const auto& [stored, slot] : plan) {
     const absl::StatusOr<HostWeight> content = read_slot(source, *slot, stored);
     if (!content.ok()) return content.status();
-    if (content->format != WeightFormat::kDense) {
-      return invalid_argument("WEIGHT_FORMAT", stored.name,
-                              "tensor '" + stored.name +
-                                  "': expected a dense matrix, which the backend computes with, "
-                                  "got a quantised one");
-    }
-    const absl::Status loaded = load_slot(backend, *slot, content->dense);
+    const absl::Status loaded = load_slot(backend, *slot, *content, quantization.threads);
     if (!loaded.ok()) return loaded;
     source->release(stored);
     done += stored_bytes(stored);
@@ -236,15 +270,26 @@ absl::StatusOr<ModelWeights> load_weights(Backend* backend, const ModelConfig& c
   return std::move(*weights);
 }
 
-WeightBytes weight_bytes(const ModelConfig& config, DType dtype) {
+absl::StatusOr<WeightBytes> measure_weights(const DeviceTraits& traits, const ModelConfig& config,
+                                            const WeightFormats& formats, WeightSource* source) {
   ModelWeights weights;
   WeightBytes bytes;
-  for (const Slot& slot : Layout(config, &weights).take()) {
-    const DType stored = slot.form == Form::kVector ? DType::kF32 : dtype;
-    int64_t& of_side = slot.name.starts_with("model.vision.") ? bytes.vision : bytes.decoder;
-    of_side += slot.elements() * static_cast<int64_t>(dtype_size(stored));
+  for (const Slot& slot : Layout(config, formats, &weights).take()) {
+    const absl::StatusOr<StoredTensor> stored = require_slot(source, slot);
+    if (!stored.ok()) return stored.status();
+    int64_t& side = slot.name.starts_with("model.vision.") ? bytes.vision : bytes.decoder;
+    side += static_cast<int64_t>(slot_bytes(traits, slot, *stored));
   }
   return bytes;
+}
+
+std::vector<ModelTensor> list_tensors(const ModelConfig& config, const WeightFormats& formats) {
+  ModelWeights weights;
+  std::vector<ModelTensor> tensors;
+  for (Slot& slot : Layout(config, formats, &weights).take()) {
+    tensors.push_back({std::move(slot.name), std::move(slot.shape), slot.format});
+  }
+  return tensors;
 }
 
 }  // namespace cogserve

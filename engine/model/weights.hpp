@@ -1,15 +1,17 @@
 // The weights of CogVLM2, and the only place that knows what its tensors are called.
 //
 // Loaded once at start-up into the backend's memory; then owned by Decoder and VisionTower.
-// Weights keep the dtype that the checkpoint stores them in.
+// Dense weights keep the dtype that the checkpoint stores them in.
 #pragma once
 
 #include <cstdint>
 #include <functional>
+#include <string>
 #include <vector>
 
 #include "absl/status/statusor.h"
 #include "engine/backend/backend.hpp"
+#include "engine/backend/device_traits.hpp"
 #include "engine/config.hpp"
 #include "engine/model/linear.hpp"
 #include "engine/model/weight_source.hpp"
@@ -80,17 +82,35 @@ struct ModelWeights {
 // Bytes stored so far, and in all; called after each tensor.
 using LoadProgress = std::function<void(int64_t done, int64_t total)>;
 
+// How dense matrices are quantised on the way.
+struct Quantization {
+  WeightFormats formats;
+  int threads = 0;  // 0 = one for each core
+};
+
 // Every tensor of the model and no other, or an error that names the one at fault. Nothing is read
-// before all names and shapes have been checked; then tensors are read in file order.
+// before all names and shapes have been checked; then tensors are read in file order, and quantised
+// one at a time; what the checkpoint has quantised stays so.
 absl::StatusOr<ModelWeights> load_weights(Backend* backend, const ModelConfig& config,
-                                          WeightSource* source, const LoadProgress& progress);
+                                          WeightSource* source, const LoadProgress& progress,
+                                          const Quantization& quantization = {});
 
 struct WeightBytes {
   int64_t decoder = 0;
   int64_t vision = 0;
 };
 
-// In the backend's memory, if the checkpoint stores everything as `dtype`.
-WeightBytes weight_bytes(const ModelConfig& config, DType dtype);
+// What load_weights allocates on a device. Requires every tensor, reads none; the errors are those
+// of WeightSource::require_weight.
+absl::StatusOr<WeightBytes> measure_weights(const DeviceTraits& traits, const ModelConfig& config,
+                                            const WeightFormats& formats, WeightSource* source);
+
+// A tensor of the published layout.
+struct ModelTensor {
+  std::string name;
+  std::vector<int64_t> shape;
+  WeightFormat format;  // that it is quantised to, or kDense
+};
+std::vector<ModelTensor> list_tensors(const ModelConfig& config, const WeightFormats& formats);
 
 }  // namespace cogserve

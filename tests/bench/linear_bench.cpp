@@ -47,7 +47,8 @@ struct Setup {
   }
 
   Weight load(const void* data, DType dtype) {
-    return *backend.load_weight({static_cast<const std::byte*>(data), dtype, {kOut, kIn}});
+    return *backend.load_weight(
+        dense_weight({static_cast<const std::byte*>(data), dtype, {kOut, kIn}}));
   }
 
   void linear(const Weight& weight, int rows) {

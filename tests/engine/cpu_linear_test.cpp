@@ -50,7 +50,7 @@ TEST_P(CpuLinearOfDtype, equals_a_plain_loop_for_odd_shapes) {
       const Matrix x = Matrix::random(rows, in, rows + in, 5);
       const Matrix bias = Matrix::random(1, out, 7);
       const StoredTensor stored(Matrix::random(out, in, out), GetParam());
-      const Weight weight = *backend.load_weight(stored.host());
+      const Weight weight = *backend.load_weight(dense_weight(stored.host()));
       EXPECT_LT(worst_error(x, stored, nullptr, multiply(backend, x, weight, nullptr)), 1e-6);
       EXPECT_LT(worst_error(x, stored, &bias, multiply(backend, x, weight, &bias)), 1e-6)
           << rows << " rows, " << out << " x " << in;
@@ -62,7 +62,7 @@ TEST_P(CpuLinearOfDtype, gives_each_row_the_bits_it_has_alone) {
   CpuBackend alone(1);
   const StoredTensor stored(Matrix::random(133, 531, 1), GetParam());
   const Matrix bias = Matrix::random(1, 133, 2);
-  const Weight weight = *alone.load_weight(stored.host());
+  const Weight weight = *alone.load_weight(dense_weight(stored.host()));
   const Matrix all = Matrix::random(230, 531, 3);
   Matrix expected(all.rows(), 133);
   for (int64_t r = 0; r < all.rows(); ++r) {
@@ -89,7 +89,7 @@ TEST_P(CpuLinearOfDtype, gives_each_row_the_bits_it_has_alone) {
 TEST_P(CpuLinearOfDtype, has_the_same_bits_on_every_simd_target) {
   CpuBackend backend(1);
   const StoredTensor stored(Matrix::random(50, 300, 1), GetParam());
-  const Weight weight = *backend.load_weight(stored.host());
+  const Weight weight = *backend.load_weight(dense_weight(stored.host()));
   for (const int64_t rows : {1, 3, 6, 20}) {
     const Matrix x = Matrix::random(rows, 300, 5);
     const Matrix expected = multiply(backend, x, weight, nullptr);
@@ -117,7 +117,7 @@ TEST_P(CpuLinearOfDtype, multiplies_every_stored_value_exactly) {
     values.at(i / 16, i % 16) = value;
   }
   const StoredTensor stored(values, GetParam());
-  const Weight weight = *backend.load_weight(stored.host());
+  const Weight weight = *backend.load_weight(dense_weight(stored.host()));
   Matrix x(16, 16);
   for (int64_t r = 0; r < 16; ++r) {
     for (int64_t c = 0; c < 16; ++c) x.at(r, c) = r == c ? 1.0f : 0.0f;
@@ -137,7 +137,7 @@ TEST(CpuLinear, lets_a_nan_poison_its_own_row_only) {
   Matrix x = Matrix::random(9, 40, 1);
   x.at(4, 17) = std::nanf("");
   const StoredTensor stored(Matrix::random(20, 40, 1), DType::kBF16);
-  const Matrix y = multiply(backend, x, *backend.load_weight(stored.host()), nullptr);
+  const Matrix y = multiply(backend, x, *backend.load_weight(dense_weight(stored.host())), nullptr);
   for (int64_t r = 0; r < 9; ++r) {
     for (int64_t n = 0; n < 20; ++n) EXPECT_EQ(std::isnan(y.at(r, n)), r == 4);
   }
@@ -146,7 +146,7 @@ TEST(CpuLinear, lets_a_nan_poison_its_own_row_only) {
 TEST(CpuLinear, does_nothing_for_no_rows) {
   CpuBackend backend(2);
   const StoredTensor stored(Matrix::random(20, 40, 1), DType::kBF16);
-  const Weight weight = *backend.load_weight(stored.host());
+  const Weight weight = *backend.load_weight(dense_weight(stored.host()));
   multiply(backend, Matrix(0, 40), weight, nullptr);
 }
 

@@ -29,7 +29,8 @@ COGSERVE_CUDA_SUITE(CudaLarge);
 TEST_P(CudaLarge, linear_equals_a_plain_loop_at_every_kind_of_size) {
   // Decoder, tower and patch embedding (whose rows are aligned to 8 bytes only).
   for (const auto& [out, in] : {std::pair{4096, 4096}, {1792, 588}, {5376, 1792}}) {
-    const Weight weight = *backend().load_weight(StoredTensor(small(out, in, 1), dtype()).host());
+    const Weight weight =
+        *backend().load_weight(dense_weight(StoredTensor(small(out, in, 1), dtype()).host()));
     const Matrix w = put(small(out, in, 1)).read();
     const Matrix bias = put(Matrix::random(1, out, 2)).read();
     const Parameter bias_vector = load_vector(bias);

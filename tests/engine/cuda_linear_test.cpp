@@ -46,7 +46,7 @@ TEST_P(CudaLinear, equals_a_plain_loop_for_odd_shapes) {
     for (const auto& [out, in, gap] : kShapes) {
       const DeviceMatrix x = put(Matrix::random(rows, in, rows + in), gap);
       const Matrix w = rounded(Matrix::random(out, in, out));
-      const Weight weight = *backend().load_weight(StoredTensor(w, dtype()).host());
+      const Weight weight = *backend().load_weight(dense_weight(StoredTensor(w, dtype()).host()));
       EXPECT_EQ(weight.dtype, dtype());
       // cuBLASLt adds biases in the activations' dtype: exact for those of a 16-bit checkpoint.
       const Matrix bias = rounded(Matrix::random(1, out, 7));
@@ -72,7 +72,7 @@ TEST_P(CudaLinear, takes_checkpoints_of_every_dtype) {
     for (int64_t r = 0; r < 10; ++r) {
       for (int64_t c = 0; c < 64; ++c) values.at(r, c) = static_cast<float>(stored.at(r, c));
     }
-    const Weight weight = *backend().load_weight(stored.host());
+    const Weight weight = *backend().load_weight(dense_weight(stored.host()));
     const DeviceMatrix y = put_f32(Matrix(3, 10));
     backend().linear(x.tensor(), weight, nullptr, y.tensor());
     expect_product(x.read(), rounded(values), nullptr, y.read(), 0.0);
@@ -82,8 +82,8 @@ TEST_P(CudaLinear, takes_checkpoints_of_every_dtype) {
 TEST_P(CudaLinear, gives_each_of_up_to_8_rows_the_bits_it_has_alone) {
   for (const int64_t in : {520, 77}) {
     const DeviceMatrix x = put(Matrix::random(8, in, 3));
-    const Weight weight =
-        *backend().load_weight(StoredTensor(Matrix::random(13, in, 1), dtype()).host());
+    const Weight weight = *backend().load_weight(
+        dense_weight(StoredTensor(Matrix::random(13, in, 1), dtype()).host()));
     const Parameter bias = load_vector(Matrix::random(1, 13, 2));
     const DeviceMatrix alone = put_f32(Matrix(8, 13));
     for (int64_t r = 0; r < 8; ++r) {

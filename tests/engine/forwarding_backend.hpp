@@ -26,7 +26,7 @@ class ForwardingBackend : public Backend {
   void download(const Tensor& src, void* host) override { to_->download(src, host); }
   void synchronize() override { to_->synchronize(); }
 
-  absl::StatusOr<Weight> load_weight(const HostTensor& source) override {
+  absl::StatusOr<Weight> load_weight(const HostWeight& source) override {
     return to_->load_weight(source);
   }
   absl::StatusOr<Parameter> load_vector(const HostTensor& source) override {

@@ -10,6 +10,8 @@
 #include "engine/base/error.hpp"
 #include "engine/model/checkpoint.hpp"
 #include "engine/model/dummy_weights.hpp"
+#include "engine/model/quantize.hpp"
+#include "tests/engine/forwarding_backend.hpp"
 #include "tests/engine/tiny_checkpoint.hpp"
 
 namespace cogserve {
@@ -165,6 +167,123 @@ TEST(Weights, keep_the_dtype_of_the_checkpoint) {
     EXPECT_EQ(weights->decoder.embedding.tensor.dtype, dtype);
     EXPECT_EQ(weights->decoder.norm.weight.tensor.dtype, DType::kF32);
   }
+}
+
+// Every combination of formats that can be asked for.
+std::vector<WeightFormats> all_formats() {
+  std::vector<WeightFormats> all;
+  for (const WeightFormat decoder : {WeightFormat::kDense, WeightFormat::kInt4}) {
+    for (const WeightFormat vision :
+         {WeightFormat::kDense, WeightFormat::kInt8, WeightFormat::kInt4}) {
+      for (const WeightFormat head : {WeightFormat::kDense, WeightFormat::kInt8}) {
+        all.push_back({decoder, vision, head});
+      }
+    }
+  }
+  return all;
+}
+
+TEST(Weights, are_quantised_as_they_are_told) {
+  const auto backend = make_backend("cpu", 2).value();
+  for (const WeightFormats& formats : all_formats()) {
+    DummyWeights source(1, DType::kBF16);
+    const auto weights =
+        load_weights(backend.get(), tiny_config(), &source, nullptr, {formats, 2}).value();
+    for (const DecoderLayerWeights& layer : weights.decoder.layers) {
+      for (const ExpertWeights* expert : {&layer.language, &layer.vision}) {
+        for (const Linear* linear : {&expert->qkv, &expert->dense, &expert->mlp.gate,
+                                     &expert->mlp.up, &expert->mlp.down}) {
+          EXPECT_EQ(linear->weight.format, formats.decoder);
+        }
+      }
+    }
+    const VisionWeights& vision = weights.vision;
+    for (const VisionLayerWeights& layer : vision.layers) {
+      for (const Linear* linear : {&layer.qkv, &layer.dense, &layer.fc1, &layer.fc2}) {
+        EXPECT_EQ(linear->weight.format, formats.vision);
+      }
+    }
+    for (const Linear* linear :
+         {&vision.projection, &vision.mlp.gate, &vision.mlp.up, &vision.mlp.down}) {
+      EXPECT_EQ(linear->weight.format, formats.vision);
+    }
+    EXPECT_EQ(vision.patch.weight.format, WeightFormat::kDense);
+    EXPECT_EQ(vision.merge.weight.format, WeightFormat::kDense);
+    EXPECT_EQ(weights.decoder.head.weight.format, formats.head);
+  }
+}
+
+TEST(Weights, quantising_on_the_way_gives_what_quantising_the_tensor_gives) {
+  const auto backend = make_backend("cpu", 1).value();
+  DummyWeights source(1, DType::kBF16);
+  const auto weights = load_weights(backend.get(), tiny_config(), &source, nullptr,
+                                    {{.decoder = WeightFormat::kInt4}, 1})
+                           .value();
+  const Linear& down = weights.decoder.layers[1].vision.mlp.down;
+  const StoredTensor stored = source
+                                  .require("model.layers.1.mlp.vision_mlp.down_proj.weight",
+                                           {down.weight.out_features, down.weight.in_features})
+                                  .value();
+  const HostTensor tensor = source.read(stored).value();
+  const auto quantized =
+      QuantizedMatrix::quantize(tensor, stored.name, WeightFormat::kInt4, 1).value();
+  // A one is rounded to int8 without loss, up to the product of two scales.
+  const auto columns = columns_of(*backend, down.weight);
+  for (int64_t out = 0; out < down.weight.out_features; ++out) {
+    for (int64_t in = 0; in < down.weight.in_features; ++in) {
+      const float expected = weight_value(quantized.weight(), out, in);
+      EXPECT_NEAR(columns[in][out], expected, 1e-6f * std::fabs(expected));
+    }
+  }
+}
+
+// Counts what is allocated and kept.
+class CountingBackend : public ForwardingBackend {
+ public:
+  absl::StatusOr<Weight> load_weight(const HostWeight& source) override {
+    auto weight = ForwardingBackend::load_weight(source);
+    bytes += weight->storage.bytes();
+    return weight;
+  }
+  absl::StatusOr<Parameter> load_vector(const HostTensor& source) override {
+    auto parameter = ForwardingBackend::load_vector(source);
+    bytes += parameter->storage.bytes();
+    return parameter;
+  }
+  absl::StatusOr<Parameter> load_table(const HostTensor& source) override {
+    auto parameter = ForwardingBackend::load_table(source);
+    bytes += parameter->storage.bytes();
+    return parameter;
+  }
+
+  int64_t bytes = 0;
+};
+
+TEST(Weights, the_plan_is_what_loading_allocates) {
+  for (const WeightFormats& formats : all_formats()) {
+    for (const DType dtype : {DType::kF32, DType::kBF16}) {
+      CountingBackend backend;
+      DummyWeights source(1, dtype);
+      const auto weights =
+          load_weights(&backend, tiny_config(), &source, nullptr, {formats, 1}).value();
+      const WeightBytes measured =
+          measure_weights(*device_traits("cpu"), tiny_config(), formats, &source).value();
+      EXPECT_EQ(measured.decoder + measured.vision, backend.bytes);
+    }
+  }
+}
+
+TEST(Weights, an_int4_model_with_an_int8_tower_takes_a_third_of_the_bytes) {
+  const WeightFormats int4{WeightFormat::kInt4, WeightFormat::kInt4, WeightFormat::kDense};
+  const WeightFormats int8_tower{WeightFormat::kInt4, WeightFormat::kInt8, WeightFormat::kDense};
+  const auto gigabytes = [](const WeightFormats& formats) {
+    DummyWeights source(0, DType::kBF16);
+    const WeightBytes bytes =
+        measure_weights(*device_traits("cpu"), published_config(), formats, &source).value();
+    return static_cast<double>(bytes.decoder + bytes.vision) / 1e9;
+  };
+  EXPECT_NEAR(gigabytes(int4), 12.0, 0.2);
+  EXPECT_NEAR(gigabytes(int8_tower), 14.2, 0.2);
 }
 
 TEST(Weights, nothing_is_loaded_from_a_checkpoint_with_an_extra_tensor) {

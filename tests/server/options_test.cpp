@@ -52,6 +52,27 @@ TEST(ServeFlags, what_may_be_used_of_a_gpu_is_a_size_and_a_share) {
   EXPECT_THAT(parse({"--max-itl-ms", "-5"}).error, HasSubstr("--max-itl-ms: wants 0..60000"));
 }
 
+TEST(ServeFlags, the_tower_follows_the_decoder_unless_told) {
+  constexpr WeightFormat kDense = WeightFormat::kDense;
+  constexpr WeightFormat kInt8 = WeightFormat::kInt8;
+  constexpr WeightFormat kInt4 = WeightFormat::kInt4;
+  const auto formats = [](const std::vector<std::string>& arguments) {
+    const Parsed parsed = parse(arguments);
+    EXPECT_EQ(parsed.error, "");
+    return parsed.options.engine.formats;
+  };
+  EXPECT_EQ(formats({}), (WeightFormats{kDense, kDense, kDense}));
+  EXPECT_EQ(formats({"--quantization", "int4"}), (WeightFormats{kInt4, kInt4, kDense}));
+  EXPECT_EQ(formats({"--quantization", "int4", "--vision-dtype", "bf16"}),
+            (WeightFormats{kInt4, kDense, kDense}));
+  EXPECT_EQ(
+      formats({"--quantization", "int4", "--vision-dtype", "int8", "--lm-head-dtype", "int8"}),
+      (WeightFormats{kInt4, kInt8, kInt8}));
+  EXPECT_EQ(formats({"--vision-dtype", "int8"}), (WeightFormats{kDense, kInt8, kDense}));
+  EXPECT_THAT(parse({"--quantization", "int3"}).error, HasSubstr("none, int4"));
+  EXPECT_THAT(parse({"--lm-head-dtype", "int4"}).error, HasSubstr("bf16, int8"));
+}
+
 TEST(ServeFlags, every_value_lands_where_it_belongs) {
   const Parsed parsed = parse({"--model",
                                "/models/cog/",

@@ -6,11 +6,13 @@
 #include <utility>
 
 #include "engine/backend/cpu/attention.hpp"
+#include "engine/backend/cpu/codebook.hpp"
 #include "engine/backend/cpu/elementwise.hpp"
 #include "engine/backend/cpu/linear.hpp"
 #include "engine/backend/cpu/memory.hpp"
 #include "engine/backend/cpu/norms.hpp"
 #include "engine/backend/cpu/pictures.hpp"
+#include "engine/backend/cpu/quantized_linear.hpp"
 #include "engine/backend/cpu/rope.hpp"
 #include "engine/backend/cpu/simd_name.hpp"
 #include "engine/backend/shape_checks.hpp"
@@ -65,25 +67,52 @@ void CpuBackend::download(const Tensor& src, void* host) {
   });
 }
 
-absl::StatusOr<Weight> CpuBackend::load_weight(const HostTensor& source) {
-  check(!source.shape.empty() && source.shape[0] > 0 && source.dtype != DType::kI32,
-        "a weight is a matrix of floats");
+absl::StatusOr<Weight> CpuBackend::load_weight(const HostWeight& source) {
+  check(source.out_features > 0 && source.dtype != DType::kI32, "a weight is a matrix of floats");
   Weight weight;
+  weight.format = source.format;
   weight.dtype = source.dtype;
-  weight.out_features = source.shape[0];
-  weight.in_features = source.elements() / source.shape[0];
-  absl::StatusOr<Buffer> storage =
-      allocate(cpu::packed_weight_bytes(weight.dtype, weight.out_features, weight.in_features));
+  weight.out_features = source.out_features;
+  weight.in_features = source.in_features;
+  weight.group_size = source.group_size;
+  weight.has_zeros = source.zeros != nullptr;
+  absl::StatusOr<Buffer> storage = allocate(cpu::weight_bytes(source));
   if (!storage.ok()) return storage.status();
   weight.storage = *std::move(storage);
-  cpu::pack_weight(source.data, weight, pool_);
+  switch (source.format) {
+    case WeightFormat::kDense:
+      cpu::pack_weight(source.dense.data, weight, pool_);
+      break;
+    case WeightFormat::kInt8:
+    case WeightFormat::kInt4:
+      cpu::pack_quantized_weight(source, weight, pool_);
+      break;
+    case WeightFormat::kCodebook4:
+      cpu::pack_codebook_weight(source, weight, pool_);
+      break;
+  }
   return weight;
 }
+
+size_t cpu::weight_bytes(const HostWeight& form) {
+  switch (form.format) {
+    case WeightFormat::kDense:
+      return cpu::packed_weight_bytes(form.dtype, form.out_features, form.in_features);
+    case WeightFormat::kInt8:
+    case WeightFormat::kInt4:
+      return cpu::quantized_weight_bytes(form);
+    case WeightFormat::kCodebook4:
+      return cpu::codebook_weight_bytes(form);
+  }
+  return 0;
+}
+
+size_t cpu::vector_bytes(int64_t n) { return n * sizeof(float); }
 
 absl::StatusOr<Parameter> CpuBackend::load_vector(const HostTensor& source) {
   check(source.dtype != DType::kI32, "a parameter vector holds floats");
   const int64_t n = source.elements();
-  absl::StatusOr<Buffer> storage = allocate(n * sizeof(float));
+  absl::StatusOr<Buffer> storage = allocate(cpu::vector_bytes(n));
   if (!storage.ok()) return storage.status();
   Parameter parameter;
   parameter.storage = *std::move(storage);
@@ -111,7 +140,8 @@ void CpuBackend::linear(const Tensor& x, const Weight& w, const Tensor* bias, co
   check(x.cols == w.in_features && y.cols == w.out_features,
         "linear: shapes do not fit the weight");
   check(bias == nullptr || is_vector_for(*bias, y), "linear: bias is [1, out]");
-  cpu::linear(x, w, bias, y, workspace_, pool_);
+  const bool codes = w.format == WeightFormat::kInt8 || w.format == WeightFormat::kInt4;
+  (codes ? cpu::quantized_linear : cpu::linear)(x, w, bias, y, workspace_, pool_);
   pulse().beat();
 }
 

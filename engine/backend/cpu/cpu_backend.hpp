@@ -17,6 +17,12 @@
 
 namespace cogserve {
 
+namespace cpu {
+// What load_weight and load_vector allocate; the arrays of `form` are not looked at.
+size_t weight_bytes(const HostWeight& form);
+size_t vector_bytes(int64_t n);
+}  // namespace cpu
+
 class CpuBackend final : public Backend {
  public:
   // `threads` 0 = one for each core.
@@ -33,7 +39,7 @@ class CpuBackend final : public Backend {
   void download(const Tensor& src, void* host) override;
   void synchronize() override {}
 
-  absl::StatusOr<Weight> load_weight(const HostTensor& source) override;
+  absl::StatusOr<Weight> load_weight(const HostWeight& source) override;
   absl::StatusOr<Parameter> load_vector(const HostTensor& source) override;
   absl::StatusOr<Parameter> load_table(const HostTensor& source) override;
 

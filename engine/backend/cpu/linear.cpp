@@ -1,5 +1,8 @@
 #include "engine/backend/cpu/linear.hpp"
 
+#include <type_traits>
+
+#include "engine/backend/cpu/codebook.hpp"
 #include "engine/backend/cpu/simd_targets.hpp"
 
 #undef HWY_TARGET_INCLUDE
@@ -27,7 +30,7 @@ inline constexpr size_t kSerialWork = 1 << 17;
 // panels next to each other.
 struct LinearJob {
   const float* x;  // row tiles, each interleaved: [tile][k][row of the tile]
-  const void* panels;
+  const Weight* weight;
   const float* bias;  // or null
   Tensor y;
   RowTiles tiles;
@@ -59,8 +62,30 @@ void store_sums(const LinearJob& job, const float* sums, size_t row_begin, size_
   }
 }
 
-// Some row tiles times some panels; `sums` is scratch for all of them.
-template <class T>
+// W[panel .. panel + panels - 1, k .. k + depth - 1]: where a weight stores it, or in `scratch`.
+struct StoredPanels {
+  template <class T>
+  static const T* read(const Weight& weight, size_t panel, size_t /*panels*/, size_t k,
+                       size_t /*depth*/, T* /*scratch*/) {
+    return static_cast<const T*>(weight.storage.data()) +
+           (panel * weight.in_features + k) * kPanelWidth;
+  }
+  static size_t stride(size_t in_features, size_t /*slice*/) { return in_features * kPanelWidth; }
+};
+struct CodebookPanels {
+  static const float* read(const Weight& weight, size_t panel, size_t panels, size_t k,
+                           size_t depth, float* scratch) {
+    for (size_t p = 0; p < panels; ++p) {
+      read_codebook_panel(weight, panel + p, k, depth, scratch + p * kSliceBytes / sizeof(float));
+    }
+    return scratch;
+  }
+  static size_t stride(size_t /*in_features*/, size_t slice) { return slice * kPanelWidth; }
+};
+
+// Some row tiles times some panels; `sums` is scratch for all of them, and for a slice of panels
+// behind them.
+template <class T, class Panels = StoredPanels>
 void linear_task(const LinearJob& job, size_t task, float* sums) {
   const size_t panel_begin = task / job.tile_groups * job.panels_per_task;
   const size_t panel_end = std::min(panel_begin + job.panels_per_task, panel_count(job.y.cols));
@@ -70,13 +95,16 @@ void linear_task(const LinearJob& job, size_t task, float* sums) {
   const size_t row_end = job.tiles.begin(tile_end);
   const size_t sums_per_panel = (row_end - row_begin) * kPanelWidth;
   // A lone tile reads its weights once anyway; several share each slice while it is near.
-  const bool alone = tile_end - tile_begin == 1;
+  const bool alone = tile_end - tile_begin == 1 && std::is_same_v<Panels, StoredPanels>;
   const size_t slice = alone ? job.in_features : kSliceBytes / (kPanelWidth * sizeof(T));
   const size_t panel_step = alone ? panel_end - panel_begin : panels_at_once(kMaxTileRows);
-  const size_t panel_stride = job.in_features * kPanelWidth;
+  float* const scratch = sums + (panel_end - panel_begin) * sums_per_panel;
   for (size_t k = 0; k < job.in_features; k += slice) {
+    const size_t depth = std::min(slice, job.in_features - k);
     for (size_t panel = panel_begin; panel < panel_end; panel += panel_step) {
-      const T* weights = static_cast<const T*>(job.panels) + panel * panel_stride + k * kPanelWidth;
+      const size_t panels = std::min(panel_step, panel_end - panel);
+      const T* weights =
+          Panels::read(*job.weight, panel, panels, k, depth, reinterpret_cast<T*>(scratch));
       for (size_t tile = tile_begin; tile < tile_end; ++tile) {
         const size_t row = job.tiles.begin(tile);
         const size_t rows = job.tiles.size(tile);
@@ -85,12 +113,12 @@ void linear_task(const LinearJob& job, size_t task, float* sums) {
             {.a = job.x + row * job.in_features + k * rows,
              .a_row_stride = 0,
              .b = weights,
-             .b_panel_stride = panel_stride,
+             .b_panel_stride = Panels::stride(job.in_features, slice),
              .c = sums + (panel - panel_begin) * sums_per_panel + (row - row_begin) * kPanelWidth,
              .c_row_stride = kPanelWidth,
              .c_panel_stride = sums_per_panel,
-             .panels = std::min(panel_step, panel_end - panel),
-             .depth = std::min(slice, job.in_features - k),
+             .panels = panels,
+             .depth = depth,
              .accumulate = k > 0});
       }
     }
@@ -98,9 +126,13 @@ void linear_task(const LinearJob& job, size_t task, float* sums) {
   store_sums(job, sums, row_begin, row_end, panel_begin, panel_end);
 }
 
-void linear_tasks(const LinearJob& job, DType dtype, size_t begin, size_t end, float* sums) {
+void linear_tasks(const LinearJob& job, size_t begin, size_t end, float* sums) {
   for (size_t task = begin; task < end; ++task) {
-    switch (dtype) {
+    if (job.weight->format == WeightFormat::kCodebook4) {
+      linear_task<float, CodebookPanels>(job, task, sums);
+      continue;
+    }
+    switch (job.weight->dtype) {
       case DType::kBF16:
         linear_task<BFloat16>(job, task, sums);
         break;
@@ -165,7 +197,7 @@ void multiply_chunk(const Tensor& x, const Weight& weight, const Tensor* bias, c
   }
   const size_t panels = panel_count(y.cols);
   LinearJob job{.x = rows,
-                .panels = weight.storage.data(),
+                .weight = &weight,
                 .bias = bias == nullptr ? nullptr : bias->row<float>(0),
                 .y = y,
                 .tiles = tiles,
@@ -177,11 +209,12 @@ void multiply_chunk(const Tensor& x, const Weight& weight, const Tensor* bias, c
   while (job.panels_per_task > 1 && tasks() < 4 * static_cast<size_t>(pool.size())) {
     job.panels_per_task /= 2;
   }
-  workspace.prepare_workers(kPanelsPerTask * kPanelWidth * std::min<size_t>(x.rows, kRowsPerTask));
+  workspace.prepare_workers(kPanelsPerTask * kPanelWidth * std::min<size_t>(x.rows, kRowsPerTask) +
+                            kPanelsPerTask * kSliceBytes / sizeof(float));
   const bool serial = static_cast<size_t>(x.rows * x.cols * y.cols) < kSerialWork;
   pool.parallel_for(tasks(), serial ? tasks() : 1, [&](size_t begin, size_t end, int worker) {
     HWY_DYNAMIC_DISPATCH(linear_tasks)
-    (job, weight.dtype, begin, end, workspace.of_worker(worker));
+    (job, begin, end, workspace.of_worker(worker));
   });
 }
 

@@ -1,5 +1,5 @@
-// y = x W^T (+ bias), W in bf16, f16 or f32, sums in f32. Work: 2 * rows * in * out FLOP, and at
-// few rows the bytes of W are all that counts.
+// y = x W^T (+ bias), W in bf16, f16, f32 or a codebook's f32 values, sums in f32. Work: 2 * rows *
+// in * out FLOP, and at few rows the bytes of W are all that counts.
 #pragma once
 
 #include <cstddef>

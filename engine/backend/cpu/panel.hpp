@@ -27,9 +27,10 @@ constexpr size_t panel_slot(DType dtype, size_t column) {
   return column < 8 ? 2 * column : 2 * (column - 8) + 1;
 }
 
-// Rows [0, rows) cut into tiles of at most kMaxTileRows, as equal as possible.
+// Rows [0, rows) cut into tiles of at most `most` rows, as equal as possible.
 struct RowTiles {
-  explicit RowTiles(size_t row_count) : rows(row_count), count(ceil_div(row_count, kMaxTileRows)) {}
+  explicit RowTiles(size_t row_count, size_t most = kMaxTileRows)
+      : rows(row_count), count(ceil_div(row_count, most)) {}
   size_t begin(size_t tile) const { return tile * (rows / count) + smaller(tile, rows % count); }
   size_t size(size_t tile) const { return begin(tile + 1) - begin(tile); }
 

@@ -7,7 +7,6 @@
 #include "engine/backend/cuda/dense_attention.hpp"
 #include "engine/backend/cuda/elementwise.hpp"
 #include "engine/backend/cuda/error.hpp"
-#include "engine/backend/cuda/gemv.hpp"
 #include "engine/backend/cuda/norms.hpp"
 #include "engine/backend/cuda/own_memory.hpp"
 #include "engine/backend/cuda/rope_kv.hpp"
@@ -19,15 +18,8 @@ namespace cogserve {
 namespace {
 
 constexpr int kMinimumMajor = 8;  // bf16 products and asynchronous copies
-constexpr int64_t kGemvRows = 8;  // up to here the bytes of a weight are the limit
 
 size_t stride_bytes(const Tensor& tensor) { return tensor.row_stride * dtype_size(tensor.dtype); }
-
-// Where load_vector puts the second copy of `count` values.
-size_t second_copy_offset(int64_t count) {
-  constexpr size_t kAlignment = 256;
-  return (count * sizeof(float) + kAlignment - 1) / kAlignment * kAlignment;
-}
 
 // The <n> of "cuda:<n>", -1 for anything else.
 int parse_ordinal(std::string_view device) {
@@ -164,83 +156,6 @@ void CudaBackend::write(void* to, const void* host, size_t bytes) {
   staging_.write(to, bytes, [&](size_t offset, size_t count, std::byte* out) {
     std::memcpy(out, static_cast<const std::byte*>(host) + offset, count);
   });
-}
-
-absl::StatusOr<Weight> CudaBackend::load_weight(const HostTensor& source) {
-  check(!source.shape.empty() && source.shape[0] > 0 && source.dtype != DType::kI32,
-        "a weight is a matrix of floats");
-  Weight weight;
-  weight.dtype = activation_;
-  weight.out_features = source.shape[0];
-  weight.in_features = source.elements() / source.shape[0];
-  absl::StatusOr<Buffer> storage = allocate_raw(source.elements() * dtype_size(activation_));
-  if (!storage.ok()) return storage.status();
-  weight.storage = *std::move(storage);
-  const size_t bytes = source.elements() * dtype_size(source.dtype);
-  if (source.dtype == activation_) {
-    write(weight.storage.data(), source.data, bytes);
-    return weight;
-  }
-  absl::StatusOr<Buffer> original = allocate_raw(bytes);
-  if (!original.ok()) return original.status();
-  write(original->data(), source.data, bytes);
-  cuda::copy_rows(
-      Tensor::matrix(original->data(), source.dtype, weight.out_features, weight.in_features), {},
-      Tensor::matrix(weight.storage.data(), activation_, weight.out_features, weight.in_features),
-      stream_.get());
-  wait();
-  return weight;
-}
-
-absl::StatusOr<Parameter> CudaBackend::load_vector(const HostTensor& source) {
-  check(source.dtype != DType::kI32, "a parameter vector holds floats");
-  const int64_t count = source.elements();
-  const size_t second = second_copy_offset(count);
-  absl::StatusOr<Buffer> storage = allocate(second + count * dtype_size(activation_));
-  if (!storage.ok()) return storage.status();
-  Parameter parameter;
-  parameter.storage = *std::move(storage);
-  parameter.tensor = Tensor::matrix(parameter.storage.data(), DType::kF32, 1, count);
-  std::vector<float> values(count);
-  for (int64_t i = 0; i < count; ++i) values[i] = host_value(source, i);
-  write(parameter.tensor.data, values.data(), count * sizeof(float));
-  auto* const copy = static_cast<std::byte*>(parameter.storage.data()) + second;
-  cuda::copy_rows(parameter.tensor, {}, Tensor::matrix(copy, activation_, 1, count), stream_.get());
-  return parameter;
-}
-
-absl::StatusOr<Parameter> CudaBackend::load_table(const HostTensor& source) {
-  check(!source.shape.empty() && source.shape[0] > 0, "a table has rows");
-  const size_t bytes = source.elements() * dtype_size(source.dtype);
-  absl::StatusOr<Buffer> storage = allocate_raw(bytes);
-  if (!storage.ok()) return storage.status();
-  Parameter parameter;
-  parameter.storage = *std::move(storage);
-  parameter.tensor = Tensor::matrix(parameter.storage.data(), source.dtype, source.shape[0],
-                                    source.elements() / source.shape[0]);
-  write(parameter.tensor.data, source.data, bytes);
-  return parameter;
-}
-
-void CudaBackend::linear(const Tensor& x, const Weight& w, const Tensor* bias, const Tensor& y) {
-  check(is_activation(x) && (is_activation(y) || is_f32(y)) && x.rows == y.rows,
-        "linear: x is an activation, y that or f32, with equal rows");
-  check(x.cols == w.in_features && y.cols == w.out_features,
-        "linear: shapes do not fit the weight");
-  check(w.dtype == activation_, "linear: the weight was loaded by this backend");
-  check(bias == nullptr || is_vector_for(*bias, y), "linear: bias is [1, out]");
-  bind_thread();
-  const Tensor matrix =
-      Tensor::matrix(w.storage.data(), activation_, w.out_features, w.in_features);
-  if (x.rows > kGemvRows) {
-    const void* added = nullptr;
-    if (bias != nullptr) {
-      const size_t offset = is_f32(y) ? 0 : second_copy_offset(bias->cols);
-      added = static_cast<const std::byte*>(bias->data) + offset;
-    }
-    if (matmul_.run(x, matrix, added, y, stream_)) return;
-  }
-  cuda::gemv(x, matrix, bias, y, stream_.get());
 }
 
 void CudaBackend::copy(const Tensor& x, const Tensor& y) {

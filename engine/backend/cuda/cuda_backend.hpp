@@ -46,7 +46,7 @@ class CudaBackend final : public Backend {
   void download(const Tensor& src, void* host) override;
   void synchronize() override;
 
-  absl::StatusOr<Weight> load_weight(const HostTensor& source) override;
+  absl::StatusOr<Weight> load_weight(const HostWeight& source) override;
   // Keeps the same values in the activations' dtype behind the f32 ones: cuBLASLt adds no other
   // bias.
   absl::StatusOr<Parameter> load_vector(const HostTensor& source) override;
@@ -103,6 +103,11 @@ class CudaBackend final : public Backend {
   // Device memory that is not zeroed, as a Buffer.
   absl::StatusOr<Buffer> allocate_raw(size_t bytes);
   void write(void* to, const void* host, size_t bytes);
+  absl::Status write_dense(const HostTensor& source, Weight* weight);
+  absl::Status write_quantized(const HostWeight& source, Weight* weight);
+  void multiply(const Tensor& x, const Tensor& matrix, const Tensor* bias, int64_t first,
+                const Tensor& y);
+  void quantized_linear(const Tensor& x, const Weight& w, const Tensor* bias, const Tensor& y);
   cuda::PagedKv view(const KvLayer& kv) const;
   // `array` on the device: the pass's copy, or one that is sent now.
   const int32_t* on_device(std::span<const int32_t> array);
@@ -114,6 +119,7 @@ class CudaBackend final : public Backend {
   cuda::Stream stream_;
   cuda::Staging staging_;
   cuda::Matmul matmul_;
+  cuda::DeviceMemory unpacked_;  // made when a weight is quantised
   cuda::DeviceMemory attention_scratch_;
   cuda::Sampler sampler_;
   cuda::DeviceMemory pass_memory_;  // staging_.max_bytes(), the arrays of the pass

@@ -9,6 +9,8 @@ namespace cogserve::cuda {
 
 // For cuBLASLt: what NVIDIA recommends for Hopper; more than the others need.
 inline constexpr size_t kMatmulWorkspaceBytes = size_t{32} << 20;
+// Quantised weights that are unpacked for products with many rows.
+inline constexpr size_t kUnpackedBytes = size_t{32} << 20;
 // Partial results of split attention.
 inline constexpr size_t kAttentionScratchBytes = size_t{32} << 20;
 // The ring of host arrays under way. The largest parcels are a step's block tables and the ids that
@@ -22,8 +24,9 @@ inline constexpr size_t kChangedRows = 32;
 inline constexpr size_t kChangedBytesPerTokenId = kChangedRows * (sizeof(float) + sizeof(int32_t));
 
 // With the arrays of a pass, which are as large as a segment may be.
-inline constexpr size_t kOwnBytes =
-    kMatmulWorkspaceBytes + kAttentionScratchBytes + kStagingSegmentBytes * (kStagingSegments + 1);
+inline constexpr size_t kOwnBytes = kMatmulWorkspaceBytes + kUnpackedBytes +
+                                    kAttentionScratchBytes +
+                                    kStagingSegmentBytes * (kStagingSegments + 1);
 
 // Context, modules and what the libraries keep, with some margin: an estimate, not a measurement.
 inline constexpr size_t kContextBytes = size_t{896} << 20;

@@ -33,13 +33,15 @@ size_t QuantizedLayout::bytes() const {
 }
 
 QuantizedLayout layout_of(const HostWeight& weight) {
-  const std::span<const float> scales(weight.scales, weight.out_features * weight.groups());
-  return {.format = weight.format,
-          .out = weight.out_features,
-          .in = weight.in_features,
-          .group_size = weight.group_size,
-          .half_scales = std::ranges::all_of(scales, is_half),
-          .has_zeros = weight.zeros != nullptr};
+  const std::span<const float> scales(
+      weight.scales, weight.scales == nullptr ? 0 : weight.out_features * weight.groups());
+  return {
+      .format = weight.format,
+      .out = weight.out_features,
+      .in = weight.in_features,
+      .group_size = weight.group_size,
+      .half_scales = weight.format == WeightFormat::kInt4 && std::ranges::all_of(scales, is_half),
+      .has_zeros = weight.zeros != nullptr};
 }
 
 QuantizedMatrix::QuantizedMatrix(const QuantizedLayout& of, const void* storage,

@@ -46,7 +46,8 @@ struct QuantizedLayout {
   size_t bytes() const;
 };
 
-// The layout for a weight; scales are kept as f16 where that loses nothing.
+// The layout for a weight. int4 scales are kept as f16, which is what the files of that format
+// hold, unless that would change one of them; a weight without arrays has none that would.
 QuantizedLayout layout_of(const HostWeight& weight);
 
 // A quantised matrix on the device.

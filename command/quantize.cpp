@@ -1,0 +1,79 @@
+#include "command/quantize.hpp"
+
+#include <cstdio>
+
+#include "command/option_table.hpp"
+#include "engine/quantize_checkpoint.hpp"
+#include "server/memory_flags.hpp"
+#include "server/progress_line.hpp"
+#include "server/serve.hpp"
+
+namespace cogserve {
+namespace {
+
+struct Flags {
+  Flags()
+      : table(
+            "quantize", "SRC DST [options]",
+            "write the checkpoint in directory SRC to DST, quantised; run again to go on after an "
+            "interruption") {
+    formats.add_to(&table);
+    table.add("threads", &threads, "N", "Threads that work; 0: one for each core.");
+  }
+
+  OptionTable table;
+  FormatFlags formats = {.quantization = "int4"};
+  int threads = 0;
+};
+
+int fail(int code, const absl::Status& status) {
+  std::fprintf(stderr, "cogserve quantize: %s\n", std::string(status.message()).c_str());
+  return code;
+}
+
+void print_report(const QuantizeReport& report) {
+  std::printf("%-72s %-6s %14s\n", "matrix", "format", "relative error");
+  for (const QuantizedTensor& tensor : report.tensors) {
+    std::printf("%-72s %-6s %13.3f%%\n", tensor.name.c_str(),
+                std::string(format_name(tensor.format)).c_str(), 100 * tensor.relative_error);
+  }
+  std::printf("%.2f GB became %.2f GB in %d files (%d kept from an earlier run)\n",
+              static_cast<double>(report.bytes_before) / 1e9,
+              static_cast<double>(report.bytes_after) / 1e9, report.shards, report.shards_kept);
+}
+
+}  // namespace
+
+int run_quantize(const std::vector<std::string>& arguments) {
+  Flags flags;
+  const auto positional = flags.table.parse(arguments);
+  if (flags.table.help_wanted()) {
+    std::fputs(flags.table.help().c_str(), stdout);
+    return 0;
+  }
+  absl::Status status = positional.status();
+  if (status.ok() && positional->size() != 2) {
+    status = absl::InvalidArgumentError("wants two directories, SRC and DST, got " +
+                                        std::to_string(positional->size()) + " arguments");
+  }
+  if (status.ok() && flags.threads < 0) {
+    status = absl::InvalidArgumentError("--threads: wants 0 or more, got " +
+                                        std::to_string(flags.threads));
+  }
+  if (!status.ok()) return fail(kExitUsage, status);
+
+  QuantizeOptions options{.source = positional->at(0), .destination = positional->at(1)};
+  options.formats = flags.formats.formats();
+  options.threads = flags.threads;
+  absl::StatusOr<QuantizeReport> report;
+  {
+    ProgressLine progress("quantising " + options.source);
+    report = quantize_checkpoint(options,
+                                 [&](int64_t done, int64_t total) { progress.show(done, total); });
+  }
+  if (!report.ok()) return fail(kExitStartup, report.status());
+  print_report(*report);
+  return 0;
+}
+
+}  // namespace cogserve

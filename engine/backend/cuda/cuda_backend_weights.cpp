@@ -1,0 +1,179 @@
+// CudaBackend's weights: bringing them to the device, and the products with them.
+#include <algorithm>
+
+#include "engine/backend/cuda/cuda_backend.hpp"
+#include "engine/backend/cuda/elementwise.hpp"
+#include "engine/backend/cuda/error.hpp"
+#include "engine/backend/cuda/gemv.hpp"
+#include "engine/backend/cuda/own_memory.hpp"
+#include "engine/backend/cuda/quantized.hpp"
+#include "engine/backend/cuda/weight_memory.hpp"
+#include "engine/backend/shape_checks.hpp"
+#include "engine/base/check.hpp"
+
+namespace cogserve {
+namespace {
+
+constexpr int64_t kGemvRows = 8;  // up to here the bytes of a weight are the limit
+
+cuda::QuantizedMatrix view(const Weight& w) {
+  const cuda::QuantizedLayout layout = {.format = w.format,
+                                        .out = w.out_features,
+                                        .in = w.in_features,
+                                        .group_size = w.group_size,
+                                        .half_scales = w.scale_dtype == DType::kF16,
+                                        .has_zeros = w.has_zeros};
+  return {layout, w.storage.data(), w.codebook};
+}
+
+Weight describe(const HostWeight& source, DType dtype) {
+  Weight weight;
+  weight.format = source.format;
+  weight.dtype = dtype;
+  weight.out_features = source.out_features;
+  weight.in_features = source.in_features;
+  weight.group_size = source.group_size;
+  weight.has_zeros = source.zeros != nullptr;
+  weight.codebook = source.codebook;
+  return weight;
+}
+
+}  // namespace
+
+absl::StatusOr<Weight> CudaBackend::load_weight(const HostWeight& source) {
+  check(source.out_features > 0 && source.dtype != DType::kI32, "a weight is a matrix of floats");
+  Weight weight = describe(source, activation_);
+  absl::StatusOr<Buffer> storage = allocate_raw(cuda::weight_bytes(source));
+  if (!storage.ok()) return storage.status();
+  weight.storage = *std::move(storage);
+  const absl::Status status = source.format == WeightFormat::kDense
+                                  ? write_dense(source.dense, &weight)
+                                  : write_quantized(source, &weight);
+  if (!status.ok()) return status;
+  return weight;
+}
+
+absl::Status CudaBackend::write_dense(const HostTensor& source, Weight* weight) {
+  const size_t bytes = source.elements() * dtype_size(source.dtype);
+  if (source.dtype == activation_) {
+    write(weight->storage.data(), source.data, bytes);
+    return absl::OkStatus();
+  }
+  absl::StatusOr<Buffer> original = allocate_raw(bytes);
+  if (!original.ok()) return original.status();
+  write(original->data(), source.data, bytes);
+  const auto matrix = [&](void* data, DType dtype) {
+    return Tensor::matrix(data, dtype, weight->out_features, weight->in_features);
+  };
+  cuda::copy_rows(matrix(original->data(), source.dtype), {},
+                  matrix(weight->storage.data(), activation_), stream_.get());
+  wait();
+  return absl::OkStatus();
+}
+
+absl::Status CudaBackend::write_quantized(const HostWeight& source, Weight* weight) {
+  const cuda::QuantizedLayout layout = cuda::layout_of(source);
+  weight->scale_dtype = layout.half_scales ? DType::kF16 : DType::kF32;
+  const size_t elements = source.out_features * source.in_features;
+  const size_t code_bytes = source.format == WeightFormat::kInt8 ? elements : elements / 2;
+  const size_t groups = source.out_features * source.groups();
+  absl::StatusOr<Buffer> codes = allocate_raw(code_bytes);
+  if (!codes.ok()) return codes.status();
+  absl::StatusOr<Buffer> scales = allocate_raw(groups * sizeof(float));
+  if (!scales.ok()) return scales.status();
+  absl::StatusOr<Buffer> zeros = allocate_raw(layout.has_zeros ? groups : 0);
+  if (!zeros.ok()) return zeros.status();
+  write(codes->data(), source.codes, code_bytes);
+  write(scales->data(), source.scales, groups * sizeof(float));
+  if (layout.has_zeros) write(zeros->data(), source.zeros, groups);
+  cuda::pack_quantized(layout, static_cast<const uint8_t*>(codes->data()),
+                       static_cast<const float*>(scales->data()),
+                       layout.has_zeros ? static_cast<const uint8_t*>(zeros->data()) : nullptr,
+                       weight->storage.data(), stream_.get());
+  wait();
+  if (unpacked_ == nullptr) unpacked_ = cuda::allocate_device(cuda::kUnpackedBytes);
+  return absl::OkStatus();
+}
+
+absl::StatusOr<Parameter> CudaBackend::load_vector(const HostTensor& source) {
+  check(source.dtype != DType::kI32, "a parameter vector holds floats");
+  const int64_t count = source.elements();
+  const size_t second = cuda::second_copy_offset(count);
+  absl::StatusOr<Buffer> storage = allocate(cuda::vector_bytes(count));
+  if (!storage.ok()) return storage.status();
+  Parameter parameter;
+  parameter.storage = *std::move(storage);
+  parameter.tensor = Tensor::matrix(parameter.storage.data(), DType::kF32, 1, count);
+  std::vector<float> values(count);
+  for (int64_t i = 0; i < count; ++i) values[i] = host_value(source, i);
+  write(parameter.tensor.data, values.data(), count * sizeof(float));
+  auto* const copy = static_cast<std::byte*>(parameter.storage.data()) + second;
+  cuda::copy_rows(parameter.tensor, {}, Tensor::matrix(copy, activation_, 1, count), stream_.get());
+  return parameter;
+}
+
+absl::StatusOr<Parameter> CudaBackend::load_table(const HostTensor& source) {
+  check(!source.shape.empty() && source.shape[0] > 0, "a table has rows");
+  const size_t bytes = source.elements() * dtype_size(source.dtype);
+  absl::StatusOr<Buffer> storage = allocate_raw(bytes);
+  if (!storage.ok()) return storage.status();
+  Parameter parameter;
+  parameter.storage = *std::move(storage);
+  parameter.tensor = Tensor::matrix(parameter.storage.data(), source.dtype, source.shape[0],
+                                    source.elements() / source.shape[0]);
+  write(parameter.tensor.data, source.data, bytes);
+  return parameter;
+}
+
+void CudaBackend::linear(const Tensor& x, const Weight& w, const Tensor* bias, const Tensor& y) {
+  check(is_activation(x) && (is_activation(y) || is_f32(y)) && x.rows == y.rows,
+        "linear: x is an activation, y that or f32, with equal rows");
+  check(x.cols == w.in_features && y.cols == w.out_features,
+        "linear: shapes do not fit the weight");
+  check(w.dtype == activation_, "linear: the weight was loaded by this backend");
+  check(bias == nullptr || is_vector_for(*bias, y), "linear: bias is [1, out]");
+  bind_thread();
+  if (w.format != WeightFormat::kDense) return quantized_linear(x, w, bias, y);
+  const Tensor matrix =
+      Tensor::matrix(w.storage.data(), activation_, w.out_features, w.in_features);
+  multiply(x, matrix, bias, 0, y);
+}
+
+// Outputs [first, first + matrix.rows) of a weight with this bias.
+void CudaBackend::multiply(const Tensor& x, const Tensor& matrix, const Tensor* bias, int64_t first,
+                           const Tensor& y) {
+  if (x.rows > kGemvRows) {
+    const void* added = nullptr;
+    if (bias != nullptr) {
+      const size_t offset =
+          is_f32(y) ? first * sizeof(float)
+                    : cuda::second_copy_offset(bias->cols) + first * cuda::kActivationBytes;
+      added = static_cast<const std::byte*>(bias->data) + offset;
+    }
+    if (matmul_.run(x, matrix, added, y, stream_)) return;
+  }
+  if (bias == nullptr) return cuda::gemv(x, matrix, nullptr, y, stream_.get());
+  const Tensor slice = bias->slice_cols(first, matrix.rows);
+  cuda::gemv(x, matrix, &slice, y, stream_.get());
+}
+
+// For many rows the weights are unpacked, as many outputs at a time as there is room for.
+void CudaBackend::quantized_linear(const Tensor& x, const Weight& w, const Tensor* bias,
+                                   const Tensor& y) {
+  const cuda::QuantizedMatrix matrix = view(w);
+  if (x.rows <= cuda::kQuantizedRows && cuda::suits_quantized_matmul(matrix.layout)) {
+    cuda::quantized_matmul(x, matrix, bias, y, stream_.get());
+    return;
+  }
+  const auto room = static_cast<int64_t>(cuda::kUnpackedBytes / cuda::kActivationBytes);
+  const int64_t step = room / w.in_features / cuda::kTileOuts * cuda::kTileOuts;
+  check(step > 0, "linear: no room for the rows of a quantised weight");
+  for (int64_t first = 0; first < w.out_features; first += step) {
+    const int64_t outs = std::min(step, w.out_features - first);
+    const Tensor unpacked = Tensor::matrix(unpacked_.get(), activation_, outs, w.in_features);
+    cuda::dequantize(matrix, first, unpacked, stream_.get());
+    multiply(x, unpacked, bias, first, y.slice_cols(first, outs));
+  }
+}
+
+}  // namespace cogserve

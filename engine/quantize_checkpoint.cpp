@@ -1,0 +1,360 @@
+#include "engine/quantize_checkpoint.hpp"
+
+#include <algorithm>
+#include <cmath>
+#include <cstdio>
+#include <cstring>
+#include <filesystem>
+#include <nlohmann/json.hpp>
+#include <optional>
+#include <string_view>
+#include <system_error>
+#include <utility>
+
+#include "engine/base/error.hpp"
+#include "engine/base/file.hpp"
+#include "engine/base/json.hpp"
+#include "engine/base/output_file.hpp"
+#include "engine/model/checkpoint.hpp"
+#include "engine/model/native_layout.hpp"
+#include "engine/model/quantize.hpp"
+#include "engine/model/weights.hpp"
+
+namespace cogserve {
+namespace {
+
+namespace fs = std::filesystem;
+using nlohmann::json;
+
+constexpr char kConfig[] = "config.json";
+constexpr char kIndex[] = "model.safetensors.index.json";
+constexpr char kReport[] = "quantization_report.json";
+// Says whose a directory is, from the first moment on.
+constexpr char kMarker[] = "cogserve_quantize.json";
+constexpr size_t kMaxSmallFile = size_t{64} << 20;
+// A kept shard whose matrices are further off than this is not what was written.
+constexpr double kMostError = 0.5;
+
+// A tensor of the source and what it becomes.
+struct Item {
+  ModelTensor tensor;
+  StoredTensor stored;
+  std::vector<OutputTensor> outputs;
+  int64_t bytes = 0;  // in the source
+};
+
+struct Shard {
+  std::string name;
+  std::string header;
+  std::vector<const Item*> items;
+  int64_t data_bytes = 0;
+
+  int64_t bytes() const { return static_cast<int64_t>(header.size()) + data_bytes; }
+};
+
+int64_t bytes_of(const std::vector<OutputTensor>& tensors) {
+  int64_t bytes = 0;
+  for (const OutputTensor& tensor : tensors) bytes += tensor.bytes;
+  return bytes;
+}
+
+// Every tensor of the model, in the order of the source's files.
+absl::StatusOr<std::vector<Item>> list_items(const ModelConfig& config,
+                                             const WeightFormats& formats, Checkpoint* source) {
+  std::vector<Item> items;
+  for (ModelTensor& tensor : list_tensors(config, formats)) {
+    absl::StatusOr<StoredTensor> stored = source->require(tensor.name, tensor.shape);
+    if (!stored.ok()) return stored.status();
+    Item item{.tensor = std::move(tensor), .stored = *std::move(stored), .outputs = {}};
+    item.outputs = native_tensors(item.tensor, item.stored.dtype);
+    item.bytes = HostTensor{nullptr, item.stored.dtype, item.stored.shape}.elements() *
+                 static_cast<int64_t>(dtype_size(item.stored.dtype));
+    items.push_back(std::move(item));
+  }
+  const absl::Status complete = source->finish();
+  if (!complete.ok()) return complete;
+  std::sort(items.begin(), items.end(),
+            [](const Item& a, const Item& b) { return a.stored.order < b.stored.order; });
+  return items;
+}
+
+// A matrix and its scales stay together.
+std::vector<Shard> plan_shards(const std::vector<Item>& items, int64_t shard_bytes) {
+  std::vector<Shard> shards(1);
+  for (const Item& item : items) {
+    const int64_t bytes = bytes_of(item.outputs);
+    if (shards.back().data_bytes > 0 && shards.back().data_bytes + bytes > shard_bytes) {
+      shards.emplace_back();
+    }
+    shards.back().items.push_back(&item);
+    shards.back().data_bytes += bytes;
+  }
+  for (size_t i = 0; i < shards.size(); ++i) {
+    char name[64];
+    std::snprintf(name, sizeof name, "model-%05zu-of-%05zu.safetensors", i + 1, shards.size());
+    shards[i].name = name;
+    std::vector<OutputTensor> tensors;
+    for (const Item* item : shards[i].items) {
+      tensors.insert(tensors.end(), item->outputs.begin(), item->outputs.end());
+    }
+    shards[i].header = safetensors_header(tensors);
+  }
+  return shards;
+}
+
+json describe_formats(const WeightFormats& formats) {
+  return {{"quant_method", "cogserve"},
+          {"version", 1},
+          {"bits", formats.decoder == WeightFormat::kInt4 ? 4 : 8},
+          {"group_size", kInt4GroupSize},
+          {"decoder", format_name(formats.decoder)},
+          {"vision", format_name(formats.vision)},
+          {"lm_head", format_name(formats.head)}};
+}
+
+// The request, and the source's files with their sizes: a destination is only ever completed from
+// what it was begun with.
+std::string marker_of(const QuantizeOptions& options) {
+  json files = json::object();
+  std::error_code error;
+  for (const auto& entry : fs::directory_iterator(options.source, error)) {
+    if (entry.path().extension() != ".safetensors") continue;
+    files[entry.path().filename().string()] = entry.file_size(error);
+  }
+  return json{{"quantization_config", describe_formats(options.formats)},
+              {"shard_bytes", options.shard_bytes},
+              {"source", files}}
+             .dump(2) +
+         "\n";
+}
+
+absl::Status prepare_destination(const QuantizeOptions& options) {
+  const std::string& directory = options.destination;
+  const auto refuse = [&](const std::string& what) {
+    return make_error(absl::StatusCode::kFailedPrecondition, "DESTINATION", directory,
+                      directory + ": " + what);
+  };
+  std::error_code error;
+  fs::create_directories(directory, error);
+  if (error) return refuse("cannot be made: " + error.message());
+  const std::string marker = marker_of(options);
+  const absl::StatusOr<std::string> found = read_file(directory, kMarker, kMaxSmallFile);
+  if (found.ok()) {
+    if (*found == marker) return absl::OkStatus();
+    return refuse("was begun from another checkpoint or with other options; give an empty one");
+  }
+  for (const auto& entry : fs::directory_iterator(directory, error)) {
+    const std::string name = entry.path().filename().string();
+    if (name == std::string(kMarker) + ".partial") continue;
+    return refuse("is not empty (" + name + ") and nothing that cogserve quantize has begun");
+  }
+  return write_file(directory, kMarker, marker);
+}
+
+absl::Status check_space(const QuantizeOptions& options, const std::vector<Shard>& shards) {
+  int64_t wanted = 0;
+  std::error_code error;
+  for (const Shard& shard : shards) {
+    if (!fs::exists(fs::path(options.destination) / shard.name, error)) wanted += shard.bytes();
+  }
+  const fs::space_info space = fs::space(options.destination, error);
+  if (error || static_cast<int64_t>(space.available) >= wanted) return absl::OkStatus();
+  return make_error(absl::StatusCode::kResourceExhausted, "DISK_FULL", options.destination,
+                    options.destination + ": " + std::to_string(wanted) +
+                        " bytes are to be written, and " + std::to_string(space.available) +
+                        " are free");
+}
+
+// Reads tensors of the source one at a time, and writes or checks shards.
+class Converter {
+ public:
+  Converter(const QuantizeOptions& options, Checkpoint* source, QuantizeReport* report)
+      : options_(options), source_(*source), report_(*report) {}
+
+  absl::Status write(const Shard& shard, const std::function<void(const Item&)>& done) {
+    absl::StatusOr<OutputFile> file = OutputFile::create(options_.destination, shard.name);
+    if (!file.ok()) return file.status();
+    absl::Status status = file->append(shard.header.data(), shard.header.size());
+    for (const Item* item : shard.items) {
+      if (!status.ok()) return status;
+      const absl::StatusOr<HostTensor> tensor = source_.read(item->stored);
+      if (!tensor.ok()) return tensor.status();
+      status = item->tensor.format == WeightFormat::kDense ? file->append(tensor->data, item->bytes)
+                                                           : write_matrix(*item, *tensor, &*file);
+      source_.release(item->stored);
+      done(*item);
+    }
+    return status.ok() ? file->finish() : status;
+  }
+
+  // Whether the shard of an earlier run holds what it should; then its matrices are reported.
+  bool keep(const Shard& shard) {
+    const absl::StatusOr<MappedFile> file = MappedFile::open(options_.destination, shard.name);
+    if (!file.ok() || static_cast<int64_t>(file->bytes().size()) != shard.bytes()) return false;
+    const std::byte* at = file->bytes().data();
+    if (std::memcmp(at, shard.header.data(), shard.header.size()) != 0) return false;
+    at += shard.header.size();
+    std::vector<QuantizedTensor> found;
+    for (const Item* item : shard.items) {
+      const absl::StatusOr<HostTensor> tensor = source_.read(item->stored);
+      if (!tensor.ok()) return false;
+      if (item->tensor.format == WeightFormat::kDense) {
+        if (std::memcmp(at, tensor->data, item->bytes) != 0) return false;
+      } else {
+        const double error = stored_error(*item, *tensor, at);
+        if (!(error <= kMostError)) return false;
+        found.push_back({item->tensor.name, item->tensor.format, error});
+      }
+      at += bytes_of(item->outputs);
+      source_.release(item->stored);
+    }
+    report_.tensors.insert(report_.tensors.end(), found.begin(), found.end());
+    return true;
+  }
+
+ private:
+  absl::Status write_matrix(const Item& item, const HostTensor& tensor, OutputFile* file) {
+    const auto matrix =
+        QuantizedMatrix::quantize(tensor, item.tensor.name, item.tensor.format, options_.threads);
+    if (!matrix.ok()) return matrix.status();
+    const HostWeight weight = matrix->weight();
+    report_.tensors.push_back({item.tensor.name, item.tensor.format,
+                               squared_error(tensor, weight, options_.threads).relative()});
+    const absl::Status status = file->append(weight.codes, item.outputs[0].bytes);
+    if (!status.ok()) return status;
+    if (weight.format == WeightFormat::kInt8) {
+      return file->append(weight.scales, item.outputs[1].bytes);
+    }
+    std::vector<Float16> halves(weight.out_features * weight.groups());
+    for (size_t i = 0; i < halves.size(); ++i) halves[i] = to_float16(weight.scales[i]);
+    return file->append(halves.data(), item.outputs[1].bytes);
+  }
+
+  // Of the matrix whose codes and scales are at `at`.
+  double stored_error(const Item& item, const HostTensor& tensor, const std::byte* at) const {
+    HostWeight weight =
+        weight_form(item.tensor.format, DType::kF32, item.tensor.shape[0], item.tensor.shape[1]);
+    weight.codes = at;
+    const HostTensor scales{at + item.outputs[0].bytes,
+                            weight.format == WeightFormat::kInt4 ? DType::kF16 : DType::kF32,
+                            item.outputs[1].shape};
+    std::vector<float> values(scales.elements());
+    for (size_t i = 0; i < values.size(); ++i) values[i] = host_value(scales, i);
+    weight.scales = values.data();
+    return squared_error(tensor, weight, options_.threads).relative();
+  }
+
+  const QuantizeOptions& options_;
+  Checkpoint& source_;
+  QuantizeReport& report_;
+};
+
+// Tokenizer, generation_config.json and whatever else is small; no weights.
+absl::Status copy_small_files(const QuantizeOptions& options) {
+  constexpr std::string_view kWeights[] = {".safetensors", ".bin",  ".pt", ".pth",     ".pkl",
+                                           ".ckpt",        ".gguf", ".h5", ".msgpack", ".onnx"};
+  std::error_code error;
+  for (const auto& entry : fs::directory_iterator(options.source, error)) {
+    const std::string name = entry.path().filename().string();
+    const std::string extension = entry.path().extension().string();
+    const bool weights =
+        std::find(std::begin(kWeights), std::end(kWeights), extension) != std::end(kWeights);
+    if (weights || name == kConfig || name == kIndex || !entry.is_regular_file(error)) continue;
+    if (entry.file_size(error) > kMaxSmallFile) continue;
+    const absl::StatusOr<std::string> content = read_file(options.source, name, kMaxSmallFile);
+    if (!content.ok()) return content.status();
+    const absl::Status status = write_file(options.destination, name, *content);
+    if (!status.ok()) return status;
+  }
+  return absl::OkStatus();
+}
+
+std::string index_of(const std::vector<Shard>& shards) {
+  json map = json::object();
+  int64_t bytes = 0;
+  for (const Shard& shard : shards) {
+    bytes += shard.data_bytes;
+    for (const Item* item : shard.items) {
+      for (const OutputTensor& output : item->outputs) map[output.name] = shard.name;
+    }
+  }
+  return json{{"metadata", {{"total_size", bytes}}}, {"weight_map", map}}.dump(2) + "\n";
+}
+
+std::string report_text(const QuantizeReport& report) {
+  json tensors = json::array();
+  for (const QuantizedTensor& tensor : report.tensors) {
+    tensors.push_back({{"name", tensor.name},
+                       {"format", format_name(tensor.format)},
+                       {"relative_error", tensor.relative_error}});
+  }
+  return json{{"bytes_before", report.bytes_before},
+              {"bytes_after", report.bytes_after},
+              {"tensors", tensors}}
+             .dump(2) +
+         "\n";
+}
+
+// Index, report, the small files, and the configuration, which makes a checkpoint of it all.
+absl::Status finish_directory(const QuantizeOptions& options, const std::vector<Shard>& shards,
+                              const QuantizeReport& report, json config) {
+  absl::Status status = write_file(options.destination, kIndex, index_of(shards));
+  if (status.ok()) status = write_file(options.destination, kReport, report_text(report));
+  if (status.ok()) status = copy_small_files(options);
+  config["quantization_config"] = describe_formats(options.formats);
+  if (status.ok()) status = write_file(options.destination, kConfig, config.dump(2) + "\n");
+  return status;
+}
+
+absl::StatusOr<json> read_dense_config(const std::string& source) {
+  const absl::StatusOr<std::string> text = read_file(source, kConfig, kMaxSmallFile);
+  if (!text.ok()) return text.status();
+  absl::StatusOr<json> config = parse_json(*text);
+  if (!config.ok() || !config->contains("quantization_config")) return config;
+  return invalid_argument("ALREADY_QUANTIZED", "quantization_config",
+                          source + ": is quantised already; give the dense checkpoint");
+}
+
+}  // namespace
+
+absl::StatusOr<QuantizeReport> quantize_checkpoint(
+    const QuantizeOptions& options,
+    const std::function<void(int64_t done, int64_t total)>& progress) {
+  const absl::StatusOr<ModelConfig> model = read_model_config(options.source);
+  if (!model.ok()) return model.status();
+  const absl::StatusOr<json> config = read_dense_config(options.source);
+  if (!config.ok()) return config.status();
+  absl::StatusOr<Checkpoint> source = Checkpoint::open(options.source);
+  if (!source.ok()) return source.status();
+  const absl::StatusOr<std::vector<Item>> items = list_items(*model, options.formats, &*source);
+  if (!items.ok()) return items.status();
+  const std::vector<Shard> shards = plan_shards(*items, options.shard_bytes);
+  absl::Status status = prepare_destination(options);
+  if (status.ok()) status = check_space(options, shards);
+  if (!status.ok()) return status;
+
+  QuantizeReport report;
+  report.shards = static_cast<int>(shards.size());
+  for (const Item& item : *items) report.bytes_before += item.bytes;
+  Converter converter(options, &*source, &report);
+  int64_t done = 0;
+  const auto advance = [&](const Item& item) {
+    done += item.bytes;
+    if (progress) progress(done, report.bytes_before);
+  };
+  for (const Shard& shard : shards) {
+    report.bytes_after += shard.data_bytes;
+    if (converter.keep(shard)) {
+      ++report.shards_kept;
+      for (const Item* item : shard.items) advance(*item);
+      continue;
+    }
+    status = converter.write(shard, advance);
+    if (!status.ok()) return status;
+  }
+  status = finish_directory(options, shards, report, *config);
+  if (!status.ok()) return status;
+  return report;
+}
+
+}  // namespace cogserve

@@ -1,0 +1,320 @@
+#include "engine/quantize_checkpoint.hpp"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <cstring>
+#include <filesystem>
+#include <fstream>
+#include <map>
+#include <nlohmann/json.hpp>
+#include <sstream>
+
+#include "engine/base/error.hpp"
+#include "engine/base/output_file.hpp"
+#include "engine/model/dummy_weights.hpp"
+#include "engine/model/native_layout.hpp"
+#include "engine/model/quantize.hpp"
+#include "engine/model/weights.hpp"
+#include "tests/engine/tiny_checkpoint.hpp"
+
+namespace cogserve {
+namespace {
+
+namespace fs = std::filesystem;
+using nlohmann::json;
+using ::testing::HasSubstr;
+
+constexpr WeightFormats kMixed{WeightFormat::kInt4, WeightFormat::kInt8, WeightFormat::kInt8};
+
+std::string read(const std::string& path) {
+  std::ifstream in(path, std::ios::binary);
+  std::ostringstream content;
+  content << in.rdbuf();
+  return content.str();
+}
+
+// Every file of a directory by name.
+std::map<std::string, std::string> contents(const std::string& directory) {
+  std::map<std::string, std::string> files;
+  for (const auto& entry : fs::directory_iterator(directory)) {
+    files[entry.path().filename().string()] = read(entry.path().string());
+  }
+  return files;
+}
+
+// Random weights, from DummyWeights, as a checkpoint in one file.
+std::string random_checkpoint(const ModelConfig& config) {
+  DummyWeights source(7, DType::kBF16);
+  std::vector<OutputTensor> tensors;
+  std::string data;
+  for (const ModelTensor& tensor : list_tensors(config, {})) {
+    const StoredTensor stored = source.require(tensor.name, tensor.shape).value();
+    const HostTensor host = source.read(stored).value();
+    tensors.push_back({tensor.name, "BF16", tensor.shape, host.elements() * 2});
+    data.append(reinterpret_cast<const char*>(host.data), host.elements() * 2);
+  }
+  return safetensors_header(tensors) + data;
+}
+
+void write_source(const TemporaryDirectory& directory) {
+  directory.write("config.json", tiny_config_json());
+  directory.write("tokenizer.json", "{\"a\": 1}");
+  directory.write("generation_config.json", "{\"top_p\": 0.5}");
+  directory.write("pytorch_model.bin", "never copied");
+  directory.write("model.safetensors", random_checkpoint(tiny_config()));
+}
+
+// A tensor of a written checkpoint, found by index and header, read without the engine's readers.
+struct Written {
+  std::string dtype;
+  std::vector<int64_t> shape;
+  std::string data;
+
+  float f16(size_t index) const {
+    uint16_t bits;
+    std::memcpy(&bits, data.data() + 2 * index, 2);
+    return to_float(Float16{bits});
+  }
+  float f32(size_t index) const {
+    float value;
+    std::memcpy(&value, data.data() + 4 * index, 4);
+    return value;
+  }
+};
+
+Written find(const std::string& directory, const std::string& name) {
+  const json index = json::parse(read(directory + "/model.safetensors.index.json"));
+  const std::string file = read(directory + "/" + index["weight_map"].at(name).get<std::string>());
+  uint64_t length;
+  std::memcpy(&length, file.data(), 8);
+  const json header = json::parse(file.substr(8, length));
+  const json& entry = header.at(name);
+  const size_t begin = entry["data_offsets"][0];
+  const size_t end = entry["data_offsets"][1];
+  return {entry["dtype"], entry["shape"], file.substr(8 + length + begin, end - begin)};
+}
+
+QuantizeOptions options_for(const TemporaryDirectory& source, const std::string& destination) {
+  return {.source = source.path(),
+          .destination = destination,
+          .formats = kMixed,
+          .threads = 2,
+          .shard_bytes = 4000};
+}
+
+TEST(QuantizeCheckpoint, matrices_are_written_in_the_native_layout) {
+  const TemporaryDirectory source;
+  const TemporaryDirectory parent;
+  write_source(source);
+  const std::string destination = parent.path() + "/new";
+  const auto report = quantize_checkpoint(options_for(source, destination), nullptr);
+  ASSERT_TRUE(report.ok()) << report.status();
+  DummyWeights dense(7, DType::kBF16);
+  size_t matrices = 0;
+  for (const ModelTensor& tensor : list_tensors(tiny_config(), kMixed)) {
+    const HostTensor original =
+        dense.read(dense.require(tensor.name, tensor.shape).value()).value();
+    const Written written = find(destination, tensor.name);
+    if (tensor.format == WeightFormat::kDense) {
+      EXPECT_EQ(written.dtype, "BF16");
+      EXPECT_EQ(written.shape, tensor.shape);
+      EXPECT_EQ(std::memcmp(written.data.data(), original.data, written.data.size()), 0);
+      continue;
+    }
+    ++matrices;
+    const auto expected =
+        QuantizedMatrix::quantize(original, tensor.name, tensor.format, 1).value();
+    const Written scale = find(destination, tensor.name + "_scale");
+    const int64_t out = tensor.shape[0];
+    const int64_t in = tensor.shape[1];
+    const bool int4 = tensor.format == WeightFormat::kInt4;
+    EXPECT_EQ(written.dtype, int4 ? "U8" : "I8");
+    EXPECT_EQ(written.shape, (std::vector<int64_t>{out, int4 ? in / 2 : in}));
+    EXPECT_EQ(scale.dtype, int4 ? "F16" : "F32");
+    EXPECT_EQ(scale.shape, (std::vector<int64_t>{out, 1}));
+    for (int64_t row = 0; row < out; ++row) {
+      for (int64_t i = 0; i < in; ++i) {
+        float value = 0.0f;
+        if (int4) {
+          const auto pair = static_cast<unsigned char>(written.data[(row * in + i) / 2]);
+          value = static_cast<float>((i % 2 == 0 ? pair & 15 : pair >> 4) - 8) * scale.f16(row);
+        } else {
+          value =
+              static_cast<float>(static_cast<int8_t>(written.data[row * in + i])) * scale.f32(row);
+        }
+        ASSERT_EQ(value, weight_value(expected.weight(), row, i)) << tensor.name;
+      }
+    }
+  }
+  EXPECT_EQ(report->tensors.size(), matrices);
+  EXPECT_GT(matrices, 20u);
+}
+
+TEST(QuantizeCheckpoint, the_directory_is_complete_and_says_what_it_is) {
+  const TemporaryDirectory source;
+  const TemporaryDirectory destination;
+  write_source(source);
+  int64_t last = 0;
+  int64_t all = 0;
+  const auto report = quantize_checkpoint(options_for(source, destination.path()),
+                                          [&](int64_t done, int64_t total) {
+                                            EXPECT_GT(done, last);
+                                            last = done;
+                                            all = total;
+                                          });
+  ASSERT_TRUE(report.ok()) << report.status();
+  EXPECT_EQ(last, all);
+  EXPECT_EQ(all, report->bytes_before);
+  EXPECT_GT(report->shards, 2);
+  const auto files = contents(destination.path());
+  EXPECT_EQ(files.at("tokenizer.json"), "{\"a\": 1}");
+  EXPECT_TRUE(files.contains("generation_config.json"));
+  EXPECT_FALSE(files.contains("pytorch_model.bin"));
+  EXPECT_FALSE(files.contains("model.safetensors"));
+  int64_t total = 0;
+  for (const auto& [name, content] : files) {
+    EXPECT_THAT(name, ::testing::Not(HasSubstr(".partial")));
+    if (!name.ends_with(".safetensors")) continue;
+    uint64_t length;
+    std::memcpy(&length, content.data(), 8);
+    EXPECT_EQ(length % 8, 0u);
+    total += static_cast<int64_t>(content.size() - 8 - length);
+  }
+  EXPECT_EQ(total, report->bytes_after);
+  const json config = json::parse(files.at("config.json"));
+  json original = json::parse(tiny_config_json());
+  original["quantization_config"] = {
+      {"quant_method", "cogserve"}, {"version", 1},     {"bits", 4},        {"group_size", 128},
+      {"decoder", "int4"},          {"vision", "int8"}, {"lm_head", "int8"}};
+  EXPECT_EQ(config, original);
+  const json written = json::parse(files.at("quantization_report.json"));
+  EXPECT_EQ(written["tensors"].size(), report->tensors.size());
+  for (const QuantizedTensor& tensor : report->tensors) {
+    EXPECT_LT(tensor.relative_error, tensor.format == WeightFormat::kInt4 ? 0.15 : 0.02);
+    EXPECT_GT(tensor.relative_error, 0.0);
+  }
+}
+
+TEST(QuantizeCheckpoint, a_run_that_was_killed_is_completed_to_the_same_bytes) {
+  const TemporaryDirectory source;
+  const TemporaryDirectory destination;
+  write_source(source);
+  const QuantizeOptions options = options_for(source, destination.path());
+  const auto whole = quantize_checkpoint(options, nullptr);
+  ASSERT_TRUE(whole.ok()) << whole.status();
+  const auto expected = contents(destination.path());
+
+  // Killed in the second shard: no later files, a piece of that one.
+  const std::string count = std::to_string(100000 + whole->shards).substr(1);
+  const std::string second = "model-00002-of-" + count + ".safetensors";
+  for (const auto& [name, content] : expected) {
+    if (name == "cogserve_quantize.json" || name == "model-00001-of-" + count + ".safetensors") {
+      continue;
+    }
+    fs::remove(destination.path() + "/" + name);
+  }
+  destination.write(second + ".partial", expected.at(second).substr(0, 500));
+  const auto rest = quantize_checkpoint(options, nullptr);
+  ASSERT_TRUE(rest.ok()) << rest.status();
+  EXPECT_EQ(rest->shards_kept, 1);
+  EXPECT_EQ(contents(destination.path()), expected);
+
+  const auto again = quantize_checkpoint(options, nullptr);
+  EXPECT_EQ(again->shards_kept, whole->shards);
+  EXPECT_EQ(contents(destination.path()), expected);
+}
+
+TEST(QuantizeCheckpoint, a_damaged_shard_is_written_anew) {
+  const TemporaryDirectory source;
+  const TemporaryDirectory destination;
+  write_source(source);
+  const QuantizeOptions options = options_for(source, destination.path());
+  const auto whole = quantize_checkpoint(options, nullptr);
+  ASSERT_TRUE(whole.ok()) << whole.status();
+  const auto expected = contents(destination.path());
+  for (const auto& [name, content] : expected) {
+    if (!name.ends_with(".safetensors")) continue;
+    std::string damaged = content;
+    uint64_t length;
+    std::memcpy(&length, content.data(), 8);
+    for (size_t i = 8 + length; i < damaged.size(); ++i)
+      damaged[i] = static_cast<char>(~damaged[i]);
+    for (const std::string& bad :
+         {damaged, content.substr(0, content.size() - 1), content + "x", std::string("x")}) {
+      destination.write(name, bad);
+      const auto repaired = quantize_checkpoint(options, nullptr);
+      ASSERT_TRUE(repaired.ok()) << repaired.status();
+      EXPECT_EQ(repaired->shards_kept, whole->shards - 1) << name;
+      EXPECT_EQ(read(destination.path() + "/" + name), content) << name;
+    }
+  }
+}
+
+TEST(QuantizeCheckpoint, a_directory_that_is_not_its_own_is_refused) {
+  const TemporaryDirectory source;
+  const TemporaryDirectory destination;
+  write_source(source);
+  QuantizeOptions options = options_for(source, destination.path());
+  destination.write("notes.txt", "mine");
+  const absl::Status foreign = quantize_checkpoint(options, nullptr).status();
+  EXPECT_EQ(error_reason(foreign), "DESTINATION");
+  EXPECT_THAT(std::string(foreign.message()), HasSubstr("notes.txt"));
+  EXPECT_EQ(contents(destination.path()).size(), 1u) << "nothing was written";
+
+  options.destination = source.path();
+  EXPECT_EQ(error_reason(quantize_checkpoint(options, nullptr).status()), "DESTINATION");
+
+  const TemporaryDirectory begun;
+  options.destination = begun.path();
+  ASSERT_TRUE(quantize_checkpoint(options, nullptr).ok());
+  options.formats.head = WeightFormat::kDense;
+  EXPECT_EQ(error_reason(quantize_checkpoint(options, nullptr).status()), "DESTINATION");
+}
+
+TEST(QuantizeCheckpoint, a_full_disk_is_said) {
+  if (!fs::exists("/dev/full")) GTEST_SKIP() << "no /dev/full here";
+  const TemporaryDirectory source;
+  const TemporaryDirectory destination;
+  write_source(source);
+  const QuantizeOptions options = options_for(source, destination.path());
+  const auto whole = quantize_checkpoint(options, nullptr);
+  const std::string count = std::to_string(100000 + whole->shards).substr(1);
+  const std::string name = "model-00001-of-" + count + ".safetensors";
+  fs::remove(destination.path() + "/" + name);
+  fs::create_symlink("/dev/full", destination.path() + "/" + name + ".partial");
+  const absl::Status full = quantize_checkpoint(options, nullptr).status();
+  EXPECT_EQ(error_reason(full), "DISK_FULL");
+  EXPECT_TRUE(absl::IsResourceExhausted(full));
+  EXPECT_THAT(std::string(full.message()), HasSubstr(name));
+}
+
+TEST(QuantizeCheckpoint, a_quantised_source_is_refused) {
+  const TemporaryDirectory source;
+  const TemporaryDirectory destination;
+  write_source(source);
+  json config = json::parse(tiny_config_json());
+  config["quantization_config"] = {{"quant_method", "gptq"}};
+  source.write("config.json", config.dump());
+  EXPECT_EQ(
+      error_reason(quantize_checkpoint(options_for(source, destination.path()), nullptr).status()),
+      "ALREADY_QUANTIZED");
+}
+
+TEST(OutputFile, has_its_name_only_when_it_is_whole) {
+  const TemporaryDirectory directory;
+  {
+    auto abandoned = OutputFile::create(directory.path(), "a");
+    ASSERT_TRUE(abandoned.ok());
+    ASSERT_TRUE(abandoned->append("half", 4).ok());
+  }
+  EXPECT_FALSE(fs::exists(directory.path() + "/a"));
+  ASSERT_TRUE(write_file(directory.path(), "a", "whole").ok());
+  EXPECT_EQ(read(directory.path() + "/a"), "whole");
+  EXPECT_FALSE(fs::exists(directory.path() + "/a.partial"));
+  const absl::Status failed = write_file(directory.path() + "/nowhere", "a", "x");
+  EXPECT_EQ(error_reason(failed), "FILE_WRITE");
+}
+
+}  // namespace
+}  // namespace cogserve
