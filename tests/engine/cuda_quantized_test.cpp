@@ -2,10 +2,12 @@
 // themselves.
 #include "engine/backend/cuda/quantized.hpp"
 
+#include "engine/backend/cuda/weight_memory.hpp"
+
 #include <cmath>
-#include <random>
 
 #include "tests/engine/cuda_test_tools.hpp"
+#include "tests/engine/random_weight.hpp"
 
 namespace cogserve {
 namespace {
@@ -13,6 +15,7 @@ namespace {
 using testing::CudaTest;
 using testing::DeviceMatrix;
 using testing::Matrix;
+using testing::RandomWeight;
 
 struct Shape {
   WeightFormat format;
@@ -34,54 +37,20 @@ const Shape kShapes[] = {
     {WeightFormat::kCodebook4, 16, 70, 128, false, false},
     {WeightFormat::kInt8, 40, 384, 384, false, false},
     {WeightFormat::kInt8, 7, 1027, 1027, false, false},  // odd rows
-    {WeightFormat::kInt8, 1, 3, 3, false, true},
+    {WeightFormat::kInt8, 1, 3, 3, false, false},
 };
 
-// A random weight of a shape, with its arrays.
-class RandomWeight {
- public:
-  RandomWeight(const Shape& shape, DType dtype) : random_(shape.out * 1000 + shape.in) {
-    const int64_t groups = (shape.in + shape.group_size - 1) / shape.group_size;
-    const bool bytes = shape.format == WeightFormat::kInt8;
-    codes_.resize(shape.out * shape.in / (bytes ? 1 : 2));
-    for (std::byte& code : codes_) {
-      // -128 is no code.
-      code = static_cast<std::byte>(bytes ? (random_() % 255 + 129) & 255 : random_() & 255);
-    }
-    scales_.resize(shape.out * groups);
-    for (float& scale : scales_) {
-      scale = std::uniform_real_distribution<float>(0.001f, 0.1f)(random_);
-      if (shape.half_scales) scale = to_float(to_float16(scale));
-    }
-    if (shape.zeros) {
-      for (int64_t i = 0; i < shape.out * groups; ++i) {
-        zeros_.push_back(static_cast<uint8_t>(random_() % 17));
-      }
-    }
-    weight_ = {.format = shape.format,
-               .dense = {},
-               .out_features = shape.out,
-               .in_features = shape.in,
-               .group_size = shape.group_size,
-               .dtype = dtype,
-               .codes = codes_.data(),
-               .scales = scales_.data(),
-               .zeros = zeros_.empty() ? nullptr : zeros_.data()};
-    for (float& value : weight_.codebook) {
-      value = std::uniform_real_distribution<float>(-1.0f, 1.0f)(random_);
-    }
-  }
-
-  const HostWeight& host() const { return weight_; }
-  size_t code_bytes() const { return codes_.size(); }
-
- private:
-  std::mt19937 random_;
-  std::vector<std::byte> codes_;
-  std::vector<float> scales_;
-  std::vector<uint8_t> zeros_;
-  HostWeight weight_;
-};
+// Elements are rounded to `dtype`.
+RandomWeight random_weight(const Shape& shape, DType dtype) {
+  return {{.format = shape.format,
+           .group_size = shape.group_size,
+           .has_zeros = shape.zeros,
+           .dtype = dtype,
+           .half_scales = shape.half_scales},
+          shape.out,
+          shape.in,
+          static_cast<uint32_t>(shape.out * 1000 + shape.in)};
+}
 
 class CudaQuantized : public CudaTest {
  protected:
@@ -122,7 +91,7 @@ COGSERVE_CUDA_SUITE(CudaQuantized);
 
 TEST_P(CudaQuantized, unpacked_weights_are_those_of_the_definition) {
   for (const Shape& shape : kShapes) {
-    const RandomWeight weight(shape, dtype());
+    const RandomWeight weight = random_weight(shape, dtype());
     const cuda::QuantizedMatrix packed = pack(weight);
     EXPECT_EQ(packed.layout.half_scales, shape.half_scales);
     for (int64_t first = 0; first < shape.out; first += 32) {
@@ -143,8 +112,9 @@ TEST_P(CudaQuantized, unpacked_weights_are_those_of_the_definition) {
 
 TEST_P(CudaQuantized, products_are_those_of_a_plain_loop) {
   for (const Shape& shape : kShapes) {
-    const RandomWeight weight(shape, DType::kF32);  // scales are not rounded into the weights
-    const RandomWeight rounded(shape, dtype());     // but those of a codebook
+    const RandomWeight weight =
+        random_weight(shape, DType::kF32);  // scales are not rounded into the weights
+    const RandomWeight rounded = random_weight(shape, dtype());  // but those of a codebook
     const bool codebook = shape.format == WeightFormat::kCodebook4;
     const HostWeight& host = codebook ? rounded.host() : weight.host();
     const cuda::QuantizedMatrix packed = pack(weight);
@@ -181,7 +151,7 @@ TEST_P(CudaQuantized, a_row_has_the_bits_that_it_has_alone) {
   for (const WeightFormat format :
        {WeightFormat::kInt4, WeightFormat::kCodebook4, WeightFormat::kInt8}) {
     const Shape shape{format, 20, 640, format == WeightFormat::kInt8 ? 640 : 64, false, true};
-    const cuda::QuantizedMatrix packed = pack(RandomWeight(shape, dtype()));
+    const cuda::QuantizedMatrix packed = pack(random_weight(shape, dtype()));
     const DeviceMatrix x = put(Matrix::random(64, shape.in, 5));
     const DeviceMatrix alone = put_f32(Matrix(64, shape.out));
     for (int64_t r = 0; r < 64; ++r) {
@@ -201,9 +171,40 @@ TEST_P(CudaQuantized, a_row_has_the_bits_that_it_has_alone) {
   }
 }
 
+// Few rows go to the kernel for quantised weights, many to unpacked ones, which are rounded.
+TEST_P(CudaQuantized, the_backend_multiplies_few_rows_and_many) {
+  for (const Shape& shape : kShapes) {
+    const RandomWeight random = random_weight(shape, dtype());
+    const Weight weight = *backend().load_weight(random.host());
+    EXPECT_EQ(weight.storage.bytes(), cuda::weight_bytes(random.host()));
+    const Matrix bias = put(Matrix::random(1, shape.out, 7)).read();
+    const Parameter bias_vector = load_vector(bias);
+    for (const int64_t rows : {2, 65}) {
+      const DeviceMatrix x = put(Matrix::random(rows, shape.in, rows));
+      const DeviceMatrix y = put(Matrix(rows, shape.out), 2);
+      backend().linear(x.tensor(), weight, &bias_vector.tensor, y.tensor());
+      const Matrix inputs = x.read();
+      const Matrix out = y.read();
+      for (int64_t r = 0; r < rows; ++r) {
+        for (int64_t o = 0; o < shape.out; ++o) {
+          double sum = bias.at(0, o);
+          double magnitude = 0;
+          for (int64_t k = 0; k < shape.in; ++k) {
+            const double product = double{inputs.at(r, k)} * weight_value(random.host(), o, k);
+            sum += product;
+            magnitude += std::fabs(product);
+          }
+          // Integer formats are exact where the definition was rounded.
+          ASSERT_NEAR(out.at(r, o), sum, unit() * (magnitude + std::fabs(sum)) + 1e-7) << rows;
+        }
+      }
+    }
+  }
+}
+
 TEST_P(CudaQuantized, outputs_and_inputs_beyond_the_matrix_count_for_nothing) {
   const Shape shape{WeightFormat::kInt4, 5, 100, 128, false, true};
-  const RandomWeight weight(shape, DType::kF32);
+  const RandomWeight weight = random_weight(shape, DType::kF32);
   const cuda::QuantizedMatrix packed = pack(weight);
   Matrix wide = Matrix::random(3, 128, 1);
   for (int64_t r = 0; r < 3; ++r) {

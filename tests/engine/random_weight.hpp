@@ -13,6 +13,7 @@ struct WeightKind {
   int64_t group_size;
   bool has_zeros = false;
   DType dtype = DType::kF32;
+  bool half_scales = false;  // that f16 holds
 };
 
 class RandomWeight {
@@ -32,6 +33,9 @@ class RandomWeight {
     scales_.resize(out * weight_.groups());
     std::normal_distribution<float> normal;
     for (float& scale : scales_) scale = generator() % 17 == 0 ? 0.0f : 0.01f * normal(generator);
+    if (kind.half_scales) {
+      for (float& scale : scales_) scale = to_float(to_float16(scale));
+    }
     if (kind.has_zeros) {
       zeros_.resize(scales_.size());
       for (uint8_t& zero : zeros_) zero = static_cast<uint8_t>(generator() % 17);
@@ -45,6 +49,7 @@ class RandomWeight {
   RandomWeight& operator=(const RandomWeight&) = delete;
 
   const HostWeight& host() const { return weight_; }
+  size_t code_bytes() const { return codes_.size(); }
 
  private:
   HostWeight weight_;
