@@ -2,10 +2,9 @@
 // themselves.
 #include "engine/backend/cuda/quantized.hpp"
 
-#include "engine/backend/cuda/weight_memory.hpp"
-
 #include <cmath>
 
+#include "engine/backend/cuda/weight_memory.hpp"
 #include "tests/engine/cuda_test_tools.hpp"
 #include "tests/engine/random_weight.hpp"
 
