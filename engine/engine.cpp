@@ -125,7 +125,7 @@ absl::StatusOr<std::unique_ptr<Engine>> start_engine(const EngineConfig& config,
   if (!num_blocks.ok()) return num_blocks.status();
   const SchedulerConfig limits = make_scheduler_config(config, *model, *num_blocks);
   const size_t kv_bytes =
-      KvCache::block_bytes(*model, config.block_size, backend->kv_dtype()) * *num_blocks;
+      KvCache::bytes(*model, *num_blocks, config.block_size, backend->kv_dtype());
   const MemoryPlan plan =
       plan_memory(*model, dummy_dtype(model->dtype), backend->activation_dtype(),
                   config.max_num_batched_tokens, config.max_num_seqs, kv_bytes);
@@ -157,6 +157,7 @@ absl::StatusOr<std::unique_ptr<Engine>> start_engine(const EngineConfig& config,
                   .num_blocks = *num_blocks,
                   .weight_bytes = static_cast<size_t>(weight_bytes(*model, dtype)),
                   .kv_bytes = kv_bytes};
+  if (fault_log) backend->set_notice_log(fault_log);
   ModelRunner runner(backend.get(), *model, *std::move(decoder), *std::move(tower), *std::move(kv),
                      config.block_size);
   return std::make_unique<EngineLoop>(std::move(info), config, limits, std::move(backend),

@@ -1,5 +1,6 @@
 #include "engine/run/model_runner.hpp"
 
+#include <algorithm>
 #include <utility>
 
 #include "engine/base/check.hpp"
@@ -26,9 +27,14 @@ std::span<const SampledToken> ModelRunner::run(const Plan& plan) {
     return Tensor::matrix(found->second.data(), backend_->activation_dtype(),
                           model_.vision.image_tokens(), model_.hidden);
   };
-  const Batch batch = build_batch(plan.chunks, block_size_, model_.vocab, features);
+  Batch batch = build_batch(plan.chunks, block_size_, model_.vocab, features);
+  const auto wanted = static_cast<int64_t>(batch.logit_rows.size());
+  if (batch.decodes()) {
+    const int rows = std::min(backend_->padded_rows(batch.rows()), decoder_.max_decode_rows());
+    pad_batch(rows, kv_cache_.spare_block(), block_size_, &batch);
+  }
   const Tensor logits = decoder_.forward(batch, kv_cache_.layers());
-  if (!batch.logit_rows.empty()) sample(plan, logits);
+  if (wanted > 0) sample(plan, logits.slice_rows(0, wanted));
   return sampled_;
 }
 

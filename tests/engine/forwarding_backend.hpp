@@ -1,8 +1,10 @@
-// A Backend that hands every call on to the CPU backend and lets a test step in before each.
+// A Backend that hands every call on to another one and lets a test step in before each. Passes are
+// not handed on: their operations are, one by one.
 #pragma once
 
 #include <memory>
 #include <string>
+#include <utility>
 
 #include "engine/backend/backend.hpp"
 
@@ -10,7 +12,8 @@ namespace cogserve {
 
 class ForwardingBackend : public Backend {
  public:
-  ForwardingBackend() : to_(*make_backend("cpu", 1)) {}
+  ForwardingBackend() : ForwardingBackend(*make_backend("cpu", 1)) {}
+  explicit ForwardingBackend(std::unique_ptr<Backend> to) : to_(std::move(to)) {}
 
   std::string description() const override { return to_->description(); }
   DType activation_dtype() const override { return to_->activation_dtype(); }

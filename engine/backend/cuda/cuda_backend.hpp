@@ -23,6 +23,7 @@
 #include "engine/backend/cuda/device_memory.hpp"
 #include "engine/backend/cuda/matmul.hpp"
 #include "engine/backend/cuda/pass_arrays.hpp"
+#include "engine/backend/cuda/pass_graphs.hpp"
 #include "engine/backend/cuda/sampler.hpp"
 #include "engine/backend/cuda/staging.hpp"
 
@@ -51,7 +52,9 @@ class CudaBackend final : public Backend {
   absl::StatusOr<Parameter> load_vector(const HostTensor& source) override;
   absl::StatusOr<Parameter> load_table(const HostTensor& source) override;
 
-  // Brings `input` to the device in one transfer and plans attention once for all layers.
+  // Brings `input` to the device in one transfer and plans attention once for all layers. Recurring
+  // passes are recorded and repeated as CUDA graphs.
+  int padded_rows(int rows) const override { return cuda::padded_rows(rows); }
   void run_pass(const PassInput& input, absl::FunctionRef<void()> pass) override;
 
   // A bias must be a vector of load_vector, whole.
@@ -89,7 +92,7 @@ class CudaBackend final : public Backend {
  private:
   static constexpr size_t kAttentionScratchBytes = size_t{32} << 20;
 
-  CudaBackend(int ordinal, DType activation, std::string description);
+  CudaBackend(int ordinal, DType activation, int processors, std::string description);
 
   bool is_activation(const Tensor& tensor) const { return tensor.dtype == activation_; }
   // The current device is a property of a thread: makes ours the caller's.
@@ -100,11 +103,19 @@ class CudaBackend final : public Backend {
   absl::StatusOr<Buffer> allocate_raw(size_t bytes);
   void write(void* to, const void* host, size_t bytes);
   cuda::PagedKv view(const KvLayer& kv) const;
+  // Records the pass, or says why not and runs it.
+  void record_pass(int64_t rows, absl::FunctionRef<void()> pass);
+  void check_repeated(const PassInput& input, const cuda::PassLimits& limits) const;
+  void check_ids(std::span<const int32_t> ids, int64_t limit) const;
+  // `parcel_` on the device. Not while a pass is recorded: a repetition would read what was sent
+  // today.
+  const std::byte* send();
   // `array` on the device: the pass's copy, or one that is sent now.
   const int32_t* on_device(std::span<const int32_t> array);
 
   int ordinal_;
   DType activation_;
+  int processors_;
   std::string description_;
   std::thread::id bound_;
   cuda::Stream stream_;
@@ -117,6 +128,7 @@ class CudaBackend final : public Backend {
   // Kept from call to call, so that a steady state allocates nothing.
   cuda::Parcel parcel_;
   cuda::PassArrays pass_;
+  cuda::PassGraphs graphs_;
   cuda::AttentionArrays attention_;  // of an operation outside a pass
 };
 
