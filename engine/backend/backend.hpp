@@ -123,6 +123,9 @@ class Backend {
   // How many rows, at least `rows`, a pass of `rows` decode rows is best padded to, so that few
   // different passes recur.
   virtual int padded_rows(int rows) const { return rows; }
+  // Whether work goes on while the host does something else, so that it pays to give it the next
+  // step before the tokens of the last one are known.
+  virtual bool works_ahead() const { return false; }
 
   // --- linear algebra ------------------------------------------------------------------------
   // y[r, :] = W x[r, :] (+ bias). x [rows, in], y [rows, out]; bias [1, out] or null.

@@ -42,7 +42,7 @@ class RowAppender {
       return;
     }
     const int32_t id = sequence.token_at(index);
-    check(id >= 0 && id < vocab_, "token id outside the vocabulary");
+    check((id >= 0 || drawn_row(id) >= 0) && id < vocab_, "token id outside the vocabulary");
     batch_.token_ids.push_back(id);
   }
 

@@ -114,6 +114,20 @@ TEST(BatchBuilder, refuses_a_plan_that_breaks_an_invariant) {
   EXPECT_THROW(build({&sequence, 0, 4, true}), InvariantError) << "no blocks";
 }
 
+TEST(BatchBuilder, feeds_the_row_of_the_newest_draw_where_the_id_is_not_known) {
+  Sequence first = make_sequence(0, {42}, {3});
+  first.output_ids = {50};
+  first.drawn_row = 4;
+  first.num_computed = 3;
+  Sequence again = make_sequence(0, {43}, {5, 6});  // computed anew, its newest token unknown
+  again.output_ids = {51, 52};
+  again.drawn_row = 0;
+  const std::vector<ChunkWork> chunks = {{&first, 3, 1, true}, {&again, 0, 5, true}};
+  const Batch batch = build_batch(chunks, 4, kVocab, no_features);
+  EXPECT_THAT(batch.token_ids, ElementsAre(drawn_token(4), kBos, 43, 51, 52, drawn_token(0)));
+  EXPECT_THAT(batch.positions, ElementsAre(3, 0, 1, 2, 3, 4));
+}
+
 TEST(BatchBuilder, pads_a_decode_step_with_rows_that_keep_to_the_spare_block) {
   Sequence first = make_sequence(0, {42}, {3});
   first.output_ids = {50};

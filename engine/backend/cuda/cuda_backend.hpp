@@ -55,6 +55,7 @@ class CudaBackend final : public Backend {
   // Brings `input` to the device in one transfer and plans attention once for all layers. Recurring
   // passes are recorded and repeated as CUDA graphs.
   int padded_rows(int rows) const override { return cuda::padded_rows(rows); }
+  bool works_ahead() const override { return true; }
   void run_pass(const PassInput& input, absl::FunctionRef<void()> pass) override;
 
   // A bias must be a vector of load_vector, whole.
