@@ -141,6 +141,7 @@ absl::StatusOr<std::unique_ptr<Engine>> start_engine(const EngineConfig& config,
                   .num_blocks = plan->num_blocks,
                   .weight_bytes = static_cast<size_t>(plan->decoder_weights + plan->vision_weights),
                   .kv_bytes = static_cast<size_t>(plan->kv_cache)};
+  if (fault_log) backend->set_notice_log(fault_log);
   ModelRunner runner(backend.get(), *model, *std::move(decoder), *std::move(tower), *std::move(kv),
                      *std::move(pictures), config.block_size);
   return std::make_unique<EngineLoop>(std::move(info), config, limits, std::move(backend),

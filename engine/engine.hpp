@@ -49,7 +49,8 @@ class Engine {
  public:
   // Called while loading with bytes done and bytes in all.
   using Progress = std::function<void(int64_t done, int64_t total)>;
-  // Called on the engine thread with what a failed step threw: for the log, not for callers.
+  // Called on the engine thread with what a failed step threw, or what makes steps slow: for the
+  // log, not for callers.
   using FaultLog = std::function<void(std::string_view what)>;
 
   // Loads the model and starts the engine thread. Blocks; a failure names file, tensor, expected

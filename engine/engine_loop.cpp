@@ -135,10 +135,12 @@ void EngineLoop::loop() {
 }
 
 bool EngineLoop::wait_for_work() {
-  if (scheduler_.idle()) {
-    doorbell_->wait_until(Clock::time_point::max());
-  } else if (starved_) {  // every sequence waits for its reader
-    doorbell_->wait_until(scheduler_.next_timeout());
+  if (flying_.empty()) {  // else its tokens are due
+    if (scheduler_.idle()) {
+      doorbell_->wait_until(Clock::time_point::max());
+    } else if (starved_) {  // every sequence waits for its reader
+      doorbell_->wait_until(scheduler_.next_timeout());
+    }
   }
   std::vector<std::unique_ptr<Sequence>> arrived;
   {
@@ -168,43 +170,105 @@ absl::Status EngineLoop::add(std::unique_ptr<Sequence> sequence) {
   }
 }
 
-// One step. When its run throws, each piece of its work runs again alone, so that only the piece at
-// fault ends: the others never notice.
 void EngineLoop::step() {
   Plan plan;
   try {
     plan = scheduler_.schedule(Clock::now());
-    starved_ = plan.empty();
-    if (starved_ || run(plan)) return;
-    if (plan.size() == 1) {
-      fail(plan);
-      return;
+    starved_ = plan.empty() && flying_.empty();
+    if (starved_) return;
+    if (backend_->works_ahead() && !std::exchange(careful_, false)) {
+      run_ahead(plan);
+    } else {
+      run_alone(plan);
     }
-    for (const Plan& part : split(plan)) {
-      if (healthy_ && !run(part)) fail(part);
-    }
+  } catch (const DeviceFault& fault) {
+    log_fault(fault);
+    take_back({});
+    give_up();
   } catch (const std::exception& fault) {  // the scheduler's: what it has committed is not known
     log_fault(fault);
+    take_back({});
     fail(plan);
   }
 }
 
-// Runs and commits. False: the run threw, and nothing is committed. After a device fault there is
-// nothing left to fail.
+// Starts the plan before the tokens of the one that flies are taken, so that the backend never
+// waits for the host; then it is the one that flies, if its tokens can wait until the next call.
+void EngineLoop::run_ahead(Plan plan) {
+  bool sound = plan.empty() || start(plan);
+  if (sound && !flying_.empty()) {
+    sound = land(flying_);
+    if (sound) flying_ = {};
+  }
+  if (sound && !plan.empty()) {
+    if (can_advance(plan)) {
+      scheduler_.advance(&plan);
+      flying_ = std::move(plan);
+    } else {
+      sound = land(plan);
+    }
+  }
+  if (sound) {
+    faults_in_a_row_ = 0;
+  } else {
+    take_back(plan);
+  }
+}
+
+// Nothing that was started and not committed counts: neither `plan` nor the one that flies. The
+// next plan runs alone, so that what is at fault is found there.
+void EngineLoop::take_back(const Plan& plan) {
+  runner_.abandon();
+  if (!plan.empty()) scheduler_.retract(plan);
+  if (!flying_.empty()) scheduler_.retract(std::exchange(flying_, {}));
+  careful_ = true;
+}
+
+// When the plan's run throws, each piece of its work runs again alone, so that only the piece at
+// fault ends: the others never notice.
+void EngineLoop::run_alone(const Plan& plan) {
+  if (run(plan)) return;
+  if (plan.size() == 1) {
+    fail(plan);
+    return;
+  }
+  for (const Plan& part : split(plan)) {
+    if (healthy_ && !run(part)) fail(part);
+  }
+}
+
+// Runs and commits. False: it threw, and nothing is committed.
 bool EngineLoop::run(const Plan& plan) {
+  if (!start(plan) || !land(plan)) return false;
+  faults_in_a_row_ = 0;
+  return true;
+}
+
+// False: it threw, and counts as not started.
+bool EngineLoop::start(const Plan& plan) {
+  try {
+    runner_.start(plan);
+  } catch (const DeviceFault&) {
+    throw;
+  } catch (const std::exception& fault) {
+    log_fault(fault);
+    return false;
+  }
+  return true;
+}
+
+// Commits the plan that was started first. False: its tokens are lost, and nothing is committed.
+bool EngineLoop::land(const Plan& plan) {
   std::span<const SampledToken> sampled;
   try {
-    sampled = runner_.run(plan);
-  } catch (const DeviceFault& fault) {
-    log_fault(fault);
-    give_up();
-    return true;
+    sampled = runner_.collect();
+  } catch (const DeviceFault&) {
+    throw;
   } catch (const std::exception& fault) {
     log_fault(fault);
     return false;
   }
   scheduler_.commit(plan, sampled, Clock::now());
-  faults_in_a_row_ = 0;
   return true;
 }
 
@@ -226,8 +290,16 @@ void EngineLoop::log_fault(const std::exception& fault) const {
   if (fault_log_) fault_log_(fault.what());
 }
 
+// What ended in this step may be part of the plan that flies: it goes one step later.
 void EngineLoop::drop_finished() {
-  for (const auto& sequence : scheduler_.take_finished()) runner_.forget(*sequence);
+  forget_ended();
+  ended_ = scheduler_.take_finished();
+  if (flying_.empty()) forget_ended();
+}
+
+void EngineLoop::forget_ended() {
+  for (const auto& sequence : ended_) runner_.forget(*sequence);
+  ended_.clear();
 }
 
 void EngineLoop::publish_stats() {
@@ -243,6 +315,8 @@ void EngineLoop::publish_stats() {
 
 void EngineLoop::stop() {
   const absl::Status status = stopped_error(absl::StatusCode::kCancelled);
+  runner_.abandon();
+  flying_ = {};
   scheduler_.fail_all(status, Clock::now());
   drop_finished();
   std::vector<std::unique_ptr<Sequence>> arrived;

@@ -1,4 +1,5 @@
-// The engine's one loop and its thread: take new requests, schedule, run, commit.
+// The engine's one loop and its thread: take new requests, schedule, run, commit. On a backend that
+// works ahead, a step is scheduled and started before the tokens of the last one are known.
 //
 // Made by start_engine. Whatever throws while a step runs is caught here, once.
 #pragma once
@@ -17,12 +18,6 @@
 #include "engine/schedule/scheduler.hpp"
 
 namespace cogserve {
-
-// What Engine::create does once it has made the backend.
-absl::StatusOr<std::unique_ptr<Engine>> start_engine(const EngineConfig& config,
-                                                     std::unique_ptr<Backend> backend,
-                                                     const Engine::Progress& progress,
-                                                     Engine::FaultLog fault_log);
 
 class EngineLoop final : public Engine {
  public:
@@ -46,11 +41,17 @@ class EngineLoop final : public Engine {
   bool wait_for_work();  // false: time to stop
   absl::Status add(std::unique_ptr<Sequence> sequence);
   void step();
+  void run_ahead(Plan plan);
+  void take_back(const Plan& plan);
+  void run_alone(const Plan& plan);
   bool run(const Plan& plan);
+  bool start(const Plan& plan);
+  bool land(const Plan& plan);
   void fail(const Plan& plan);
   void give_up();
   void log_fault(const std::exception& fault) const;
   void drop_finished();
+  void forget_ended();
   void publish_stats();
   void stop();
 
@@ -63,6 +64,9 @@ class EngineLoop final : public Engine {
   const std::unique_ptr<Backend> backend_;
   ModelRunner runner_;
   Scheduler scheduler_;
+  Plan flying_;  // started, its tokens are not known yet; empty: there is none
+  std::vector<std::unique_ptr<Sequence>> ended_;  // may be part of `flying_`
+  bool careful_ = false;  // something failed while a plan was flying: the next one runs alone
   bool starved_ = false;  // the last plan was empty although something is there
   int faults_in_a_row_ = 0;
 
@@ -77,5 +81,11 @@ class EngineLoop final : public Engine {
 
   std::thread thread_;  // last: started when all else is there, joined first
 };
+
+// What Engine::create does once it has made the backend.
+absl::StatusOr<std::unique_ptr<Engine>> start_engine(const EngineConfig& config,
+                                                     std::unique_ptr<Backend> backend,
+                                                     const Engine::Progress& progress,
+                                                     Engine::FaultLog fault_log);
 
 }  // namespace cogserve

@@ -28,7 +28,7 @@ struct MemoryPlan {
 
   int64_t budget = 0;       // what all of it may take
   int64_t block_bytes = 0;  // of one KV block
-  int num_blocks = 0;
+  int num_blocks = 0;  // for sequences
   int block_size = 0;      // tokens
   int max_pictures = 0;    // kept at the same time
   int picture_tokens = 0;  // of one picture in the cache

@@ -34,7 +34,10 @@ class TokenStream {
   void push(TokenEvent token);
   void finish(EndEvent end);
   // Plain atomic reads: the scheduler asks each stream at every step.
-  bool full() const { return undelivered_.load(std::memory_order_relaxed) >= capacity_; }
+  // `coming`: tokens that are as good as pushed.
+  bool full(int coming = 0) const {
+    return undelivered_.load(std::memory_order_relaxed) + coming >= capacity_;
+  }
   bool cancelled() const { return cancelled_.load(std::memory_order_relaxed); }
 
   // --- the reader's side -----------------------------------------------------------------------

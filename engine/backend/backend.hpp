@@ -12,10 +12,12 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <span>
 #include <string>
 #include <string_view>
+#include <utility>
 
 #include "absl/functional/function_ref.h"
 #include "absl/status/status.h"
@@ -62,6 +64,9 @@ struct PassInput {
   int heads = 0;
   int kv_heads = 0;
   int head_dim = 0;
+  // Not 0 (see new_pass): all passes with this number and the same number of rows make the same
+  // calls with the same tensors, every run is one row, and every row wants logits, in order.
+  uint64_t recurring = 0;
 };
 
 // Cosine and sine for every position, each [max_position, head_dim / 2] f32.
@@ -80,6 +85,11 @@ class Backend {
   virtual DType activation_dtype() const = 0;
   // The dtype that KV cache elements are stored in.
   virtual DType kv_dtype() const = 0;
+
+  // Called on the engine thread with what makes passes slower than they should be, not wrong: for
+  // the log.
+  using NoticeLog = std::function<void(std::string_view what)>;
+  void set_notice_log(NoticeLog log) { notice_log_ = std::move(log); }
 
   // Beats whenever an operation that takes long is known to be done. May be read by any thread.
   Pulse& pulse() { return pulse_; }
@@ -109,7 +119,16 @@ class Backend {
   // --- a pass --------------------------------------------------------------------------------
   // Calls `pass`, whose operations may be given arrays of `input`. A backend with a memory of its
   // own brings them there once, before the operations, instead of in each of them.
+  // `pass` is not called where a recurring pass can be repeated without it.
   virtual void run_pass(const PassInput& /*input*/, absl::FunctionRef<void()> pass) { pass(); }
+  // A number for recurring passes that nobody had before.
+  uint64_t new_pass() { return ++passes_; }
+  // How many rows, at least `rows`, a pass of `rows` decode rows is best padded to, so that few
+  // different passes recur.
+  virtual int padded_rows(int rows) const { return rows; }
+  // Whether work goes on while the host does something else, so that it pays to give it the next
+  // step before the tokens of the last one are known.
+  virtual bool works_ahead() const { return false; }
 
   // --- linear algebra ------------------------------------------------------------------------
   // y[r, :] = W x[r, :] (+ bias). x [rows, in], y [rows, out]; bias [1, out] or null.
@@ -179,8 +198,15 @@ class Backend {
 
   static constexpr int kMostDraws = 2;
 
+ protected:
+  void notice(std::string_view what) const {
+    if (notice_log_) notice_log_(what);
+  }
+
  private:
   Pulse pulse_;
+  NoticeLog notice_log_;
+  uint64_t passes_ = 0;
 };
 
 // `device` is "cpu" or "cuda:<n>"; `threads` 0 = one for each core (CPU only). INVALID_ARGUMENT

@@ -4,6 +4,17 @@
 
 namespace cogserve {
 
+void check_rope_rows(std::span<const int32_t> positions, std::span<const int64_t> slots,
+                     int64_t limit, const KvLayer& kv) {
+  const int64_t capacity = int64_t{kv.num_blocks} * kv.block_size;
+  for (const int64_t slot : slots) {
+    check(slot >= 0 && slot < capacity, "rope: slot outside the cache");
+  }
+  for (const int32_t position : positions) {
+    check(position >= 0 && position < limit, "rope: position out of range");
+  }
+}
+
 void check_penalties(const SampleRow& row) {
   check(row.unknown_ids == 0 || !penalises(row.params),
         "start_sampling: penalties look at ids that are not known yet");

@@ -46,6 +46,9 @@ struct Batch {
   std::vector<int32_t> logit_rows;  // ascending in the order of the plan's sampled sequences
 
   int rows() const { return static_cast<int>(token_ids.size()); }
+  // Whether every row is a sequence's newest token by itself, and all of them want logits, in
+  // order.
+  bool decodes() const;
 };
 
 }  // namespace cogserve

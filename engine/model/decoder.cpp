@@ -68,18 +68,22 @@ Tensor Decoder::forward(const Batch& batch, std::span<const KvLayer> kv) {
   check(batch.vision_rows >= 0 && batch.vision_rows <= batch.rows(), "vision rows are rows");
   check(kv.size() == weights_.layers.size(), "there is one KV layer per decoder layer");
   const Activations a = activations_.first_rows(batch.rows());
-  Tensor logits;
-  backend_->run_pass(input_of(batch), [&] {
+  const Tensor logits = a.logits.slice_rows(0, static_cast<int64_t>(batch.logit_rows.size()));
+  backend_->run_pass(input_of(batch, kv), [&] {
     embed(batch, a.x);
     for (size_t i = 0; i < weights_.layers.size(); ++i) {
       run_layer(weights_.layers[i], kv[i], batch, a);
     }
-    logits = compute_logits(batch, a);
+    compute_logits(batch, a, logits);
   });
   return logits;
 }
 
-PassInput Decoder::input_of(const Batch& batch) const {
+PassInput Decoder::input_of(const Batch& batch, std::span<const KvLayer> kv) {
+  if (decode_pass_ == 0 || decode_cache_ != kv.front().keys) {
+    decode_pass_ = backend_->new_pass();
+    decode_cache_ = kv.front().keys;
+  }
   return {.token_ids = batch.token_ids,
           .positions = batch.positions,
           .slots = batch.slots,
@@ -88,7 +92,8 @@ PassInput Decoder::input_of(const Batch& batch) const {
           .block_tables = batch.block_tables,
           .heads = config_.heads,
           .kv_heads = config_.kv_heads,
-          .head_dim = config_.head_dim()};
+          .head_dim = config_.head_dim(),
+          .recurring = batch.decodes() ? decode_pass_ : 0};
 }
 
 void Decoder::embed(const Batch& batch, const Tensor& x) {
@@ -124,16 +129,13 @@ void Decoder::run_layer(const DecoderLayerWeights& layer, const KvLayer& kv, con
   backend_->add(a.h, a.x);
 }
 
-Tensor Decoder::compute_logits(const Batch& batch, const Activations& a) {
-  const auto count = static_cast<int64_t>(batch.logit_rows.size());
-  const Tensor logits = a.logits.slice_rows(0, count);
-  if (count == 0) return logits;
-  const Tensor last = a.last.slice_rows(0, count);
-  const Tensor normed = a.last_norm.slice_rows(0, count);
+void Decoder::compute_logits(const Batch& batch, const Activations& a, const Tensor& logits) {
+  if (logits.rows == 0) return;
+  const Tensor last = a.last.slice_rows(0, logits.rows);
+  const Tensor normed = a.last_norm.slice_rows(0, logits.rows);
   backend_->gather_rows(a.x, batch.logit_rows, last);
   backend_->rms_norm(last, weights_.norm.weight.tensor, config_.rms_norm_eps, normed);
   apply(backend_, weights_.head, normed, logits);
-  return logits;
 }
 
 void Decoder::expert_linear(const Tensor& x, const Linear& vision, const Linear& language,

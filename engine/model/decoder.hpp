@@ -5,6 +5,8 @@
 // Owned by ModelRunner, engine thread.
 #pragma once
 
+#include <algorithm>
+#include <cstdint>
 #include <span>
 
 #include "absl/status/statusor.h"
@@ -33,6 +35,11 @@ class Decoder {
   // valid until the next call. `kv` holds one entry per layer.
   Tensor forward(const Batch& batch, std::span<const KvLayer> kv);
 
+  // Most rows of a step whose rows all want logits.
+  int max_decode_rows() const {
+    return static_cast<int>(std::min(activations_.x.rows, activations_.logits.rows));
+  }
+
   // kBF16 or kF32.
   RopeDtype rope_dtype() const { return rope_dtype_; }
 
@@ -57,11 +64,11 @@ class Decoder {
   static Activations lay_out(Workspace* workspace, const ModelConfig& config, DType activation,
                              int max_rows, int max_logit_rows);
 
-  PassInput input_of(const Batch& batch) const;
+  PassInput input_of(const Batch& batch, std::span<const KvLayer> kv);
   void embed(const Batch& batch, const Tensor& x);
   void run_layer(const DecoderLayerWeights& layer, const KvLayer& kv, const Batch& batch,
                  const Activations& a);
-  Tensor compute_logits(const Batch& batch, const Activations& a);
+  void compute_logits(const Batch& batch, const Activations& a, const Tensor& logits);
   // y[r, :] = W x[r, :] + b with the vision expert's W for rows before `vision_rows`, else the
   // language expert's.
   void expert_linear(const Tensor& x, const Linear& vision, const Linear& language, int vision_rows,
@@ -74,6 +81,9 @@ class Decoder {
   RopeStorage rope_;
   Buffer memory_;
   Activations activations_;
+  // The number of recurring passes, and the cache that they go through.
+  uint64_t decode_pass_ = 0;
+  const void* decode_cache_ = nullptr;
 };
 
 }  // namespace cogserve

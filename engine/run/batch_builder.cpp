@@ -42,7 +42,7 @@ class RowAppender {
       return;
     }
     const int32_t id = sequence.token_at(index);
-    check(id >= 0 && id < vocab_, "token id outside the vocabulary");
+    check((id >= 0 || drawn_row(id) >= 0) && id < vocab_, "token id outside the vocabulary");
     batch_.token_ids.push_back(id);
   }
 
@@ -100,6 +100,20 @@ Batch build_batch(std::span<const ChunkWork> chunks, int block_size, int vocab,
     if (chunks[i].samples) batch.logit_rows.push_back(batch.rows() - 1);
   }
   return batch;
+}
+
+void pad_batch(int rows, int32_t spare_block, int block_size, Batch* batch) {
+  if (batch->rows() >= rows) return;
+  const int table_begin = static_cast<int>(batch->block_tables.size());
+  batch->block_tables.push_back(spare_block);
+  for (int row = batch->rows(); row < rows; ++row) {
+    batch->token_ids.push_back(0);
+    batch->positions.push_back(0);
+    batch->slots.push_back(int64_t{spare_block} * block_size);
+    batch->runs.push_back(
+        {.row_begin = row, .row_count = 1, .first_index = 0, .table_begin = table_begin});
+    batch->logit_rows.push_back(row);
+  }
 }
 
 }  // namespace cogserve

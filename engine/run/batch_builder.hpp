@@ -1,6 +1,7 @@
 // Plan -> Batch: which rows a step computes, in the order the decoder wants them.
 #pragma once
 
+#include <cstdint>
 #include <functional>
 #include <span>
 
@@ -18,5 +19,9 @@ using FeatureLookup = std::function<Tensor(const Sequence&)>;
 // chunk reaches outside its sequence, its block table or the vocabulary.
 Batch build_batch(std::span<const ChunkWork> chunks, int block_size, int vocab,
                   const FeatureLookup& features);
+
+// Adds decode rows that belong to no sequence, up to `rows` in all: they leave their keys and
+// values in `spare_block` and look at nothing else. `batch` decodes.
+void pad_batch(int rows, int32_t spare_block, int block_size, Batch* batch);
 
 }  // namespace cogserve

@@ -12,8 +12,7 @@ size_t KvCache::block_bytes(const ModelConfig& model, int block_size, DType dtyp
 absl::StatusOr<KvCache> KvCache::create(Backend* backend, const ModelConfig& model, int num_blocks,
                                         int block_size) {
   const DType dtype = backend->kv_dtype();
-  const size_t array_bytes =
-      block_bytes(model, block_size, dtype) / (2 * model.layers) * num_blocks;
+  const size_t array_bytes = bytes(model, num_blocks, block_size, dtype) / (2 * model.layers);
   KvCache cache;
   for (int layer = 0; layer < model.layers; ++layer) {
     auto keys = backend->allocate(array_bytes);
@@ -23,7 +22,7 @@ absl::StatusOr<KvCache> KvCache::create(Backend* backend, const ModelConfig& mod
     cache.layers_.push_back({.keys = keys->data(),
                              .values = values->data(),
                              .dtype = dtype,
-                             .num_blocks = num_blocks,
+                             .num_blocks = num_blocks + 1,
                              .kv_heads = model.kv_heads,
                              .block_size = block_size,
                              .head_dim = model.head_dim()});

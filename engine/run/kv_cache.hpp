@@ -13,13 +13,20 @@ namespace cogserve {
 
 class KvCache {
  public:
+  // `num_blocks` for sequences, and on top of them one that belongs to none.
   static absl::StatusOr<KvCache> create(Backend* backend, const ModelConfig& model, int num_blocks,
                                         int block_size);
 
   // Bytes of one block over all layers, K and V.
   static size_t block_bytes(const ModelConfig& model, int block_size, DType dtype);
+  // Bytes of what create() allocates.
+  static size_t bytes(const ModelConfig& model, int num_blocks, int block_size, DType dtype) {
+    return block_bytes(model, block_size, dtype) * (size_t{1} + static_cast<size_t>(num_blocks));
+  }
 
   std::span<const KvLayer> layers() const { return layers_; }
+  // Where rows that belong to no sequence leave their keys and values.
+  int32_t spare_block() const { return layers_.front().num_blocks - 1; }
 
  private:
   std::vector<Buffer> buffers_;

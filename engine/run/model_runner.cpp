@@ -1,7 +1,10 @@
 #include "engine/run/model_runner.hpp"
 
+#include <algorithm>
+#include <exception>
 #include <utility>
 
+#include "engine/base/check.hpp"
 #include "engine/run/batch_builder.hpp"
 
 namespace cogserve {
@@ -16,15 +19,40 @@ ModelRunner::ModelRunner(Backend* backend, ModelConfig model, Decoder decoder, V
       features_(std::move(features)),
       block_size_(block_size) {}
 
-std::span<const SampledToken> ModelRunner::run(const Plan& plan) {
-  sampled_.clear();
+void ModelRunner::start(const Plan& plan) {
   for (const VisionWork& work : plan.vision) encode(work);
-  if (plan.chunks.empty()) return sampled_;
-  const auto features = [this](const Sequence& sequence) { return features_.find(sequence.id); };
-  const Batch batch = build_batch(plan.chunks, block_size_, model_.vocab, features);
-  const Tensor logits = decoder_.forward(batch, kv_cache_.layers());
-  if (!batch.logit_rows.empty()) sample(plan, logits);
+  size_t drawn_rows = 0;
+  if (!plan.chunks.empty()) {
+    const auto features = [this](const Sequence& sequence) { return features_.find(sequence.id); };
+    Batch batch = build_batch(plan.chunks, block_size_, model_.vocab, features);
+    drawn_rows = batch.logit_rows.size();
+    if (batch.decodes()) {
+      const int rows = std::min(backend_->padded_rows(batch.rows()), decoder_.max_decode_rows());
+      pad_batch(rows, kv_cache_.spare_block(), block_size_, &batch);
+    }
+    const Tensor logits = decoder_.forward(batch, kv_cache_.layers());
+    if (drawn_rows > 0) {
+      start_sampling(plan, logits.slice_rows(0, static_cast<int64_t>(drawn_rows)));
+    }
+  }
+  drawn_rows_.push_back(drawn_rows);
+}
+
+std::span<const SampledToken> ModelRunner::collect() {
+  check(!drawn_rows_.empty(), "a plan was started");
+  sampled_.resize(drawn_rows_.front());
+  drawn_rows_.pop_front();
+  if (!sampled_.empty()) backend_->collect(sampled_);
   return sampled_;
+}
+
+void ModelRunner::abandon() {
+  while (!drawn_rows_.empty()) {
+    try {
+      collect();
+    } catch (const std::exception&) {  // its tokens are not wanted
+    }
+  }
 }
 
 void ModelRunner::encode(const VisionWork& work) {
@@ -33,7 +61,7 @@ void ModelRunner::encode(const VisionWork& work) {
   if (work.last) tower_.finish(features_.take(work.sequence->id));
 }
 
-void ModelRunner::sample(const Plan& plan, const Tensor& logits) {
+void ModelRunner::start_sampling(const Plan& plan, const Tensor& logits) {
   std::vector<SampleRow> rows;
   std::vector<std::vector<int32_t>> banned;  // alive until the backend has sampled
   banned.reserve(plan.chunks.size());
@@ -42,7 +70,7 @@ void ModelRunner::sample(const Plan& plan, const Tensor& logits) {
     const Sequence& sequence = *chunk.sequence;
     const Request& request = sequence.request;
     banned.emplace_back();
-    if (static_cast<int>(sequence.output_ids.size()) < request.min_tokens) {
+    if (sequence.generated() < request.min_tokens) {
       banned.back() = request.stop_token_ids;
       if (!request.ignore_eos) {
         banned.back().insert(banned.back().end(), model_.eos_ids.begin(), model_.eos_ids.end());
@@ -51,11 +79,10 @@ void ModelRunner::sample(const Plan& plan, const Tensor& logits) {
     rows.push_back({.params = request.sampling,
                     .prompt_ids = sequence.layout.ids,
                     .output_ids = sequence.output_ids,
-                    .banned_ids = banned.back()});
+                    .banned_ids = banned.back(),
+                    .unknown_ids = sequence.has_drawn()});
   }
   backend_->start_sampling(logits, rows);
-  sampled_.resize(rows.size());
-  backend_->collect(sampled_);
 }
 
 void ModelRunner::forget(const Sequence& sequence) { features_.release(sequence.id); }

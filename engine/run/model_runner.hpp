@@ -2,7 +2,9 @@
 // pictures' features. Engine thread.
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
+#include <deque>
 #include <span>
 #include <vector>
 
@@ -21,17 +23,23 @@ class ModelRunner {
   ModelRunner(Backend* backend, ModelConfig model, Decoder decoder, VisionTower tower,
               KvCache kv_cache, FeaturePool features, int block_size);
 
-  // Reads sequences and changes none of them (`Scheduler::commit` does). Returns one entry for
-  // each chunk that samples, in order; valid until the next call. Throws when the device or an
-  // invariant fails.
-  std::span<const SampledToken> run(const Plan& plan);
+  // Gives the plan's work to the backend. Reads sequences and changes none of them
+  // (`Scheduler::commit` does). At most two plans may be started and not collected. Throws when the
+  // device or an invariant fails: the plan then counts as not started.
+  void start(const Plan& plan);
+  // The tokens of the oldest plan that was started and not collected: one entry for each chunk that
+  // samples, in order; valid until the next call. Throws when the device fails: its tokens are
+  // lost.
+  std::span<const SampledToken> collect();
+  // Forgets what was started and not collected, whatever the device says.
+  void abandon();
 
   // The sequence has ended: its features go.
   void forget(const Sequence& sequence);
 
  private:
   void encode(const VisionWork& work);
-  void sample(const Plan& plan, const Tensor& logits);
+  void start_sampling(const Plan& plan, const Tensor& logits);
 
   Backend* backend_;
   ModelConfig model_;
@@ -40,6 +48,7 @@ class ModelRunner {
   KvCache kv_cache_;
   FeaturePool features_;
   int block_size_;
+  std::deque<size_t> drawn_rows_;  // of each plan that was started
   std::vector<SampledToken> sampled_;
 };
 

@@ -29,10 +29,16 @@ struct VisionWork {
 struct Plan {
   std::vector<VisionWork> vision;  // none or one
   std::vector<ChunkWork> chunks;   // decode rows first
+  bool advanced = false;           // see Scheduler::advance
+  Clock::time_point made = {};
 
   size_t size() const { return vision.size() + chunks.size(); }
   bool empty() const { return size() == 0; }
 };
+
+// Whether the next step can be planned before the tokens of this one are known: no picture is under
+// way, and no draw will look at ids that are not known.
+bool can_advance(const Plan& plan);
 
 // A plan for each piece of work of `plan`, whose run failed and left nothing that counts: cache
 // slots are written again, and a picture starts again from the tower's first layer.

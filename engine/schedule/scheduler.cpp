@@ -29,14 +29,15 @@ void insert_by_age(Container& sequences, std::unique_ptr<Sequence> sequence) {
 // Never preempted (again): it holds every block that it can ever need.
 bool pinned(const Sequence& sequence) { return sequence.preemptions >= Scheduler::kMaxPreemptions; }
 
+// Whether the token that is not known yet ends the sequence for certain, or fills its reader's box.
+bool must_wait(const Sequence& s) {
+  return s.has_drawn() && (s.generated() >= s.request.max_tokens || s.stream->full(1));
+}
+
 size_t queue_bytes(const Sequence& sequence) {
   return sequence.request.pixels.size() * sizeof(float) +
          sequence.request.text_ids.size() * sizeof(int32_t) +
          sequence.layout.ids.size() * (2 * sizeof(int32_t) + sizeof(uint8_t));
-}
-
-bool contains(const std::vector<int32_t>& ids, int32_t id) {
-  return std::find(ids.begin(), ids.end(), id) != ids.end();
 }
 
 }  // namespace
@@ -178,7 +179,7 @@ Plan Scheduler::schedule(Clock::time_point now) {
   admit(plan, rows);
   plan_vision(plan);
   open_work_ = plan.size();
-  planned_ = now_;
+  plan.made = now_;
   steps_ += !plan.empty();
   return plan;
 }
@@ -191,7 +192,7 @@ void Scheduler::plan_decoding(Plan& plan, int& rows) {
   rows -= kept;
   for (size_t i = 0; i < running_.size() && rows > 0; ++i) {
     Sequence& sequence = *running_[i];
-    if (sequence.paused || sequence.pending_tokens() > 1) continue;
+    if (sequence.paused || sequence.pending_tokens() > 1 || must_wait(sequence)) continue;
     if (grow(sequence)) plan_chunk(plan, rows, sequence);
     while (running_[i].get() != &sequence) --i;  // a victim may have stood before it
   }
@@ -214,6 +215,7 @@ void Scheduler::admit(Plan& plan, int& rows) {
       ++i;
       continue;
     }
+    if (sequence.has_drawn()) return;  // it may be about to end
     if (!make_room(sequence)) return;
     while (waiting_[i].get() != &sequence) ++i;  // a preempted one may stand before it now
     bool last = false;                           // that one before it lets pass
@@ -372,34 +374,6 @@ void Scheduler::start(Sequence& sequence) {
   if (sequence.ahead > 0) wait_estimate_.observe(sequence.ahead, now_ - sequence.submitted);
 }
 
-void Scheduler::commit(const Plan& plan, std::span<const SampledToken> sampled,
-                       Clock::time_point now) {
-  check(plan.size() <= open_work_, "a plan is committed once");
-  now_ = std::max(now_, now);
-  observe_pace(plan);
-  close(plan);
-  for (const VisionWork& work : plan.vision) finish_vision(work);
-  size_t next = 0;
-  for (const ChunkWork& chunk : plan.chunks) {
-    chunk.sequence->num_computed += chunk.count;
-    if (!chunk.samples) continue;
-    check(next < sampled.size(), "too few tokens were sampled");
-    append(*chunk.sequence, sampled[next++]);
-  }
-  check(next == sampled.size(), "too many tokens were sampled");
-  sweep();
-}
-
-// What a whole step took; one that is committed in parts was no ordinary one.
-void Scheduler::observe_pace(const Plan& plan) {
-  if (plan.empty() || plan.size() != open_work_) return;
-  const int layers = plan.vision.empty() ? 0 : plan.vision.front().count;
-  vision_pacer_.observe(layers, !plan.chunks.empty(), now_ - planned_);
-}
-
-// A commit that broke half way has closed its plan already, and is followed by a fail of the same.
-void Scheduler::close(const Plan& plan) { open_work_ -= std::min(open_work_, plan.size()); }
-
 void Scheduler::finish_vision(const VisionWork& work) {
   Sequence& sequence = *work.sequence;
   sequence.vision_layers_done = work.begin + work.count;
@@ -409,77 +383,6 @@ void Scheduler::finish_vision(const VisionWork& work) {
   std::vector<float>().swap(sequence.request.pixels);  // megabytes that nobody reads again
   sequence.state = SequenceState::kWaiting;
   insert_by_age(waiting_, std::move(in_tower_));
-}
-
-void Scheduler::append(Sequence& sequence, const SampledToken& token) {
-  if (!token.finite) {
-    end(sequence, make_error(absl::StatusCode::kInternal, "NUMERIC_FAULT", "",
-                             absl::StrCat("the model's output is not finite at token ",
-                                          sequence.output_ids.size())));
-    return;
-  }
-  const Request& request = sequence.request;
-  if (sequence.output_ids.empty()) sequence.first_token = now_;
-  sequence.last_token = now_;
-  sequence.output_ids.push_back(token.id);
-  sequence.stream->push(TokenEvent{token});
-  if ((!request.ignore_eos && contains(config_.eos_ids, token.id)) ||
-      contains(request.stop_token_ids, token.id)) {
-    end(sequence, absl::OkStatus(), FinishReason::kStop);
-  } else if (static_cast<int>(sequence.output_ids.size()) >= request.max_tokens) {
-    end(sequence, absl::OkStatus(), FinishReason::kLength);
-  }
-}
-
-void Scheduler::fail(const Plan& plan, const absl::Status& status, Clock::time_point now) {
-  now_ = std::max(now_, now);
-  close(plan);
-  for (const VisionWork& work : plan.vision) end(*work.sequence, status);
-  for (const ChunkWork& chunk : plan.chunks) end(*chunk.sequence, status);
-  sweep();
-}
-
-void Scheduler::fail_all(const absl::Status& status, Clock::time_point now) {
-  now_ = std::max(now_, now);
-  open_work_ = 0;
-  for (const Owned& sequence : running_) end(*sequence, status);
-  if (in_tower_) end(*in_tower_, status);
-  for (const Owned& sequence : waiting_) end(*sequence, status);
-  sweep();
-}
-
-// The caller is told; the sequence stays where it is until sweep(). Ending twice is ending once.
-void Scheduler::end(Sequence& sequence, const absl::Status& status, FinishReason reason) {
-  if (sequence.state == SequenceState::kFinished) return;
-  EndEvent event = make_end_event(sequence, status, reason, now_);
-  release_blocks(sequence);
-  growth_reserve_ -= growth_reserve_ / 32;
-  if (sequence.state == SequenceState::kEncoding || sequence.features_ready) --features_held_;
-  if (!sequence.started()) leave_queue(sequence);
-  sequence.state = SequenceState::kFinished;
-  any_ended_ = true;
-  sequence.stream->finish(std::move(event));
-}
-
-void Scheduler::sweep() {
-  if (!any_ended_) return;
-  any_ended_ = false;
-  const auto take_ended = [this](auto& sequences) {
-    const auto ended = std::stable_partition(
-        sequences.begin(), sequences.end(),
-        [](const Owned& sequence) { return sequence->state != SequenceState::kFinished; });
-    std::move(ended, sequences.end(), std::back_inserter(finished_));
-    sequences.erase(ended, sequences.end());
-  };
-  take_ended(waiting_);
-  take_ended(running_);
-  if (in_tower_ && in_tower_->state == SequenceState::kFinished) {
-    finished_.push_back(std::move(in_tower_));
-  }
-}
-
-std::vector<std::unique_ptr<Sequence>> Scheduler::take_finished() {
-  return std::exchange(finished_, {});
 }
 
 bool Scheduler::idle() const { return waiting_.empty() && running_.empty() && !in_tower_; }

@@ -2,6 +2,8 @@
 //
 // Owned and called by the engine thread (or by a simulation). The three-call step:
 //   plan = scheduler.schedule(now);  run the plan;  scheduler.commit(plan, sampled, now).
+// A step can be planned before the tokens of the last one are known:
+//   next = schedule(now);  start next;  commit(plan, sampled, now);  advance(&next).
 //
 // First come, first served. A step has a row for each sequence that decodes, then prefill chunks
 // of the running ones, then of new ones, all oldest first, up to `max_num_batched_tokens`; beside
@@ -53,13 +55,23 @@ class Scheduler {
   // (DEADLINE_EXCEEDED, the latter QUEUE_TIMEOUT) or too slow a reader (RESOURCE_EXHAUSTED
   // SLOW_READER); then plans the step. An empty plan means there is nothing that can run now, and
   // needs no commit; of any other every piece of work is committed or failed, in one call or in
-  // parts (`split`), or fail_all is called, before the next schedule().
+  // parts (`split`), or it is advanced or retracted, or fail_all is called, before the next
+  // schedule().
   Plan schedule(Clock::time_point now);
 
   // `sampled` holds one entry for each chunk of the plan that samples, in order. Appends tokens,
   // pushes them to the streams (an end or stop token too), ends sequences that are done and frees
   // their blocks. A token that is not finite ends its sequence with INTERNAL NUMERIC_FAULT.
   void commit(const Plan& plan, std::span<const SampledToken> sampled, Clock::time_point now);
+
+  // The plan's work was started and its tokens were drawn, but they are not known yet: schedule()
+  // goes on from where it will end, and the plan is committed (whole) before the next one advances.
+  // What ends meanwhile ends at once: its token is dropped. Precondition: can_advance(*plan), and
+  // no other plan is advanced.
+  void advance(Plan* plan);
+  // The plan's work, started or not, does not count: it is planned anew. A picture starts again
+  // from the tower's first layer.
+  void retract(const Plan& plan);
 
   // Ends every sequence of the plan (a fault while it ran), or all sequences, with `status`. Those
   // that have ended already stay as they are.
@@ -121,8 +133,8 @@ class Scheduler {
   BlockManager blocks_;
   WaitEstimate wait_estimate_;
   VisionPacer vision_pacer_;
-  Clock::time_point now_ = kNever;      // never goes back, whatever the caller's clock does
-  Clock::time_point planned_ = kNever;  // when the last plan was made
+  Clock::time_point now_ = kNever;        // never goes back, whatever the caller's clock does
+  Clock::time_point committed_ = kNever;  // when the last plan was
   uint64_t newest_id_ = 0;
 
   // Each in order of arrival (id).
@@ -131,7 +143,8 @@ class Scheduler {
   Owned in_tower_;               // or nobody
   std::vector<Owned> finished_;  // not taken yet
   bool any_ended_ = false;       // some sequence above is finished and not swept yet
-  size_t open_work_ = 0;         // pieces that are planned and neither committed nor failed
+  size_t open_work_ = 0;         // pieces that are planned, and nothing was said of them since
+  size_t advanced_work_ = 0;     // pieces of the plan that was advanced
 
   // Of `waiting_`: those that have not started.
   int queued_ = 0;

@@ -5,6 +5,7 @@
 #include <memory>
 #include <vector>
 
+#include "engine/backend/sampling.hpp"
 #include "engine/request.hpp"
 #include "engine/schedule/token_layout.hpp"
 #include "engine/token_stream.hpp"
@@ -30,7 +31,9 @@ struct Sequence {
   std::shared_ptr<TokenStream> stream;
 
   SequenceState state = SequenceState::kWaiting;
-  std::vector<int32_t> output_ids;   // tokens sampled so far: the truth; the cache is a copy
+  std::vector<int32_t> output_ids;  // tokens sampled so far: the truth; the cache is a copy
+  // Not -1: one more token was drawn, in this row of the newest draw, and its id is not known yet.
+  int drawn_row = -1;
   std::vector<int32_t> block_table;  // block ids, in order of token index
   int num_computed = 0;              // tokens whose KV is in the cache
   int vision_layers_done = 0;        // of the picture's tower run
@@ -50,13 +53,19 @@ struct Sequence {
   bool has_image() const { return layout.image_tokens > 0; }
   bool needs_tower() const { return has_image() && !features_ready; }
   bool started() const { return scheduled != kNever; }
+  bool has_drawn() const { return drawn_row >= 0; }
+  // Tokens put out so far, one whose id is not known yet included.
+  int generated() const { return static_cast<int>(output_ids.size()) + has_drawn(); }
   // Prompt and output so far. All but the newest sampled token must be computed before the next
   // token can be sampled; a decode step computes exactly that newest one.
-  int total_tokens() const { return layout.size() + static_cast<int>(output_ids.size()); }
+  int total_tokens() const { return layout.size() + generated(); }
   // Tokens to compute before the next one can be sampled; one while it decodes.
   int pending_tokens() const { return total_tokens() - num_computed; }
+  // A drawn_token where the id is not known yet.
   int32_t token_at(int index) const {
-    return index < layout.size() ? layout.ids[index] : output_ids[index - layout.size()];
+    if (index < layout.size()) return layout.ids[index];
+    const auto output = static_cast<size_t>(index - layout.size());
+    return output < output_ids.size() ? output_ids[output] : drawn_token(drawn_row);
   }
   int position_at(int index) const {
     return index < layout.size() ? layout.positions[index]

@@ -108,7 +108,8 @@ class DecodeLoad {
   void step() {
     const Plan plan = scheduler_.schedule(Clock::now());
     check(plan.chunks.size() == streams_.size(), "every sequence decodes in every step");
-    scheduler_.commit(plan, runner_.run(plan), Clock::now());
+    runner_.start(plan);
+    scheduler_.commit(plan, runner_.collect(), Clock::now());
     for (const auto& stream : streams_) benchmark::DoNotOptimize(stream->pop());
   }
 

@@ -114,5 +114,54 @@ TEST(BatchBuilder, refuses_a_plan_that_breaks_an_invariant) {
   EXPECT_THROW(build({&sequence, 0, 4, true}), InvariantError) << "no blocks";
 }
 
+TEST(BatchBuilder, feeds_the_row_of_the_newest_draw_where_the_id_is_not_known) {
+  Sequence first = make_sequence(0, {42}, {3});
+  first.output_ids = {50};
+  first.drawn_row = 4;
+  first.num_computed = 3;
+  Sequence again = make_sequence(0, {43}, {5, 6});  // computed anew, its newest token unknown
+  again.output_ids = {51, 52};
+  again.drawn_row = 0;
+  const std::vector<ChunkWork> chunks = {{&first, 3, 1, true}, {&again, 0, 5, true}};
+  const Batch batch = build_batch(chunks, 4, kVocab, no_features);
+  EXPECT_THAT(batch.token_ids, ElementsAre(drawn_token(4), kBos, 43, 51, 52, drawn_token(0)));
+  EXPECT_THAT(batch.positions, ElementsAre(3, 0, 1, 2, 3, 4));
+}
+
+TEST(BatchBuilder, pads_a_decode_step_with_rows_that_keep_to_the_spare_block) {
+  Sequence first = make_sequence(0, {42}, {3});
+  first.output_ids = {50};
+  first.num_computed = 2;
+  Sequence second = make_sequence(0, {43, 44}, {5});
+  second.output_ids = {51};
+  second.num_computed = 3;
+  const std::vector<ChunkWork> chunks = {{&first, 2, 1, true}, {&second, 3, 1, true}};
+  Batch batch = build_batch(chunks, 4, kVocab, no_features);
+  ASSERT_TRUE(batch.decodes());
+  pad_batch(4, 9, 4, &batch);
+  EXPECT_TRUE(batch.decodes());
+  EXPECT_THAT(batch.token_ids, ElementsAre(50, 51, 0, 0));
+  EXPECT_THAT(batch.positions, ElementsAre(2, 3, 0, 0));
+  EXPECT_THAT(batch.slots, ElementsAre(14, 23, 36, 36));
+  EXPECT_THAT(batch.block_tables, ElementsAre(3, 5, 9));
+  EXPECT_THAT(flatten(batch.runs), ElementsAre(0, 1, 2, 0, 1, 1, 3, 1, 2, 1, 0, 2, 3, 1, 0, 2));
+  EXPECT_THAT(batch.logit_rows, ElementsAre(0, 1, 2, 3));
+  pad_batch(3, 9, 4, &batch);
+  EXPECT_EQ(batch.rows(), 4);
+}
+
+TEST(BatchBuilder, a_step_decodes_only_if_each_row_is_a_newest_token_by_itself) {
+  Sequence decoding = make_sequence(0, {42}, {3});
+  decoding.output_ids = {50};
+  decoding.num_computed = 2;
+  Sequence prompt = make_sequence(0, {43, 44, 45}, {5});
+  const auto decodes = [](const std::vector<ChunkWork>& chunks) {
+    return build_batch(chunks, 4, kVocab, no_features).decodes();
+  };
+  EXPECT_TRUE(decodes({{&decoding, 2, 1, true}}));
+  EXPECT_FALSE(decodes({{&decoding, 2, 1, true}, {&prompt, 0, 4, true}}));
+  EXPECT_FALSE(decodes({{&decoding, 2, 1, true}, {&prompt, 0, 1, false}}));
+}
+
 }  // namespace
 }  // namespace cogserve

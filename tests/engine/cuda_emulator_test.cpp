@@ -204,6 +204,74 @@ TEST(Emulator, a_missing_barrier_shows_when_threads_are_taken_in_another_order) 
   EXPECT_EQ(results[1], -1);
 }
 
+__global__ void write_number(int* to, int number) {
+  if (threadIdx.x == 0) *to = number;
+}
+
+class EmulatedStreams : public ::testing::Test {
+ protected:
+  EmulatedStreams() { cudaStreamCreateWithFlags(&stream_, cudaStreamNonBlocking); }
+  ~EmulatedStreams() override { cudaStreamDestroy(stream_); }
+
+  void write(int* to, int number) {
+    cuda::launch("write", {dim3(1), dim3(32)}, stream_, write_number, to, number);
+  }
+
+  cudaStream_t stream_ = nullptr;
+};
+
+TEST_F(EmulatedStreams, work_is_done_when_somebody_waits_and_not_before) {
+  int device = 0, host = 7;
+  cudaEvent_t event = nullptr;
+  cudaEventCreateWithFlags(&event, cudaEventDisableTiming);
+  write(&device, 1);
+  cudaEventRecord(event, stream_);
+  cudaMemcpyAsync(&device, &host, sizeof(int), cudaMemcpyHostToDevice, stream_);
+  EXPECT_EQ(device, 0);
+  cudaEventSynchronize(event);
+  EXPECT_EQ(device, 1) << "what comes after the event does not run";
+  host = 8;  // too early
+  cudaStreamSynchronize(stream_);
+  EXPECT_EQ(device, 8) << "the transfer reads what is there when it runs";
+  cudaEventDestroy(event);
+}
+
+TEST_F(EmulatedStreams, a_graph_keeps_the_arguments_that_it_was_captured_with) {
+  int device = 0, other = 0, number = 3;
+  cudaStreamBeginCapture(stream_, cudaStreamCaptureModeThreadLocal);
+  write(&device, number);
+  cudaMemcpyAsync(&other, &device, sizeof(int), cudaMemcpyDeviceToDevice, stream_);
+  cudaGraph_t graph = nullptr;
+  ASSERT_EQ(cudaStreamEndCapture(stream_, &graph), cudaSuccess);
+  cudaStreamSynchronize(stream_);
+  EXPECT_EQ(device, 0) << "what is captured does not run";
+  cudaGraphExec_t exec = nullptr;
+  cudaGraphInstantiate(&exec, graph, 0);
+  cudaGraphDestroy(graph);
+  for (int time = 0; time < 3; ++time) {
+    number = 100;  // not the graph's any more
+    device = other = 0;
+    cudaGraphLaunch(exec, stream_);
+    cudaStreamSynchronize(stream_);
+    EXPECT_EQ(device, 3);
+    EXPECT_EQ(other, 3) << "memory is read at each launch";
+  }
+  cudaGraphExecDestroy(exec);
+}
+
+TEST_F(EmulatedStreams, what_waits_or_allocates_breaks_a_capture) {
+  cudaGraph_t graph = nullptr;
+  void* memory = nullptr;
+  cudaStreamBeginCapture(stream_, cudaStreamCaptureModeThreadLocal);
+  EXPECT_NE(cudaMalloc(&memory, 8), cudaSuccess);
+  EXPECT_NE(cudaStreamEndCapture(stream_, &graph), cudaSuccess);
+  cudaStreamBeginCapture(stream_, cudaStreamCaptureModeThreadLocal);
+  EXPECT_NE(cudaStreamSynchronize(stream_), cudaSuccess);
+  EXPECT_NE(cudaStreamEndCapture(stream_, &graph), cudaSuccess);
+  EXPECT_EQ(cudaMalloc(&memory, 8), cudaSuccess);
+  cudaFree(memory);
+}
+
 TEST(EmulatedHalf, holds_every_pattern_and_rounds_to_nearest_even) {
   for (int bits = 0; bits < 0x10000; ++bits) {
     const float value = __half2float(__half{static_cast<uint16_t>(bits)});

@@ -7,6 +7,7 @@
 #include "engine/backend/cuda/attention_plan.hpp"
 #include "engine/backend/cuda/error.hpp"
 #include "engine/backend/cuda/matmul_key.hpp"
+#include "engine/backend/cuda/pass_graphs.hpp"
 #include "engine/backend/cuda/ring.hpp"
 #include "engine/base/check.hpp"
 
@@ -121,6 +122,14 @@ TEST(AttentionPlan, single_rows_attend_up_to_themselves) {
   EXPECT_EQ(rows[2].keys, 10);
   EXPECT_EQ(rows[2].table_begin, 2);
   EXPECT_EQ(rows[3].keys, 1);
+}
+
+TEST(PaddedRows, are_the_next_bucket) {
+  const int buckets[] = {1, 2, 4, 8, 16, 24, 32, 48, 64, 96, 128, 192, 256};
+  int rows = 1;
+  for (const int bucket : buckets) {
+    for (; rows <= bucket; ++rows) ASSERT_EQ(padded_rows(rows), bucket) << rows;
+  }
 }
 
 TEST(MatmulKey, rows_of_a_class_share_a_choice) {

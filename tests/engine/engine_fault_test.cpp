@@ -32,7 +32,7 @@ bool contains(std::span<const int32_t> ids, int32_t id) {
 // Throws `distance` operations after poison has come into a pass.
 class PoisonedBackend final : public ForwardingBackend {
  public:
-  explicit PoisonedBackend(int distance) : distance_(distance) {}
+  PoisonedBackend(Manner manner, int distance) : ForwardingBackend(manner), distance_(distance) {}
 
  protected:
   void before_operation() override { count_down(&decoder_countdown_); }
@@ -46,7 +46,7 @@ class PoisonedBackend final : public ForwardingBackend {
   }
   void before_sample(std::span<const SampleRow> rows) override {
     for (const SampleRow& row : rows) {
-      if (row.output_ids.size() < 3 || !contains(row.prompt_ids, kLatePoisonId)) continue;
+      if (row.index() < 3 || !contains(row.prompt_ids, kLatePoisonId)) continue;
       throw std::runtime_error("late poison");
     }
   }
@@ -96,8 +96,18 @@ Request poisoned_request(int i) {
   return request;
 }
 
+// Steps one by one, and steps that start before the last one's tokens are known.
+class EngineFault : public ::testing::TestWithParam<ForwardingBackend::Manner> {};
+INSTANTIATE_TEST_SUITE_P(Manners, EngineFault,
+                         ::testing::Values(ForwardingBackend::Manner::kCpu,
+                                           ForwardingBackend::Manner::kGpu),
+                         [](const auto& manner) {
+                           return manner.param == ForwardingBackend::Manner::kCpu ? "in_turn"
+                                                                                  : "ahead";
+                         });
+
 // Wherever in a pass it throws, and whatever its neighbours do at the time.
-TEST(EngineFault, a_request_that_breaks_its_step_ends_alone) {
+TEST_P(EngineFault, a_request_that_breaks_its_step_ends_alone) {
   constexpr int kNeighbours = 24;
   const auto sound = start_tiny_engine(std::make_unique<ForwardingBackend>());
   std::vector<Outcome> alone;
@@ -105,7 +115,7 @@ TEST(EngineFault, a_request_that_breaks_its_step_ends_alone) {
 
   for (int distance = 0; distance < kDecoderOperations; ++distance) {
     SCOPED_TRACE(distance);
-    const auto engine = start_tiny_engine(std::make_unique<PoisonedBackend>(distance));
+    const auto engine = start_tiny_engine(std::make_unique<PoisonedBackend>(GetParam(), distance));
     std::vector<std::shared_ptr<TokenStream>> clean;
     std::vector<std::shared_ptr<TokenStream>> poisoned;
     for (int i = 0; i < kNeighbours; ++i) {
@@ -129,7 +139,8 @@ TEST(EngineFault, a_request_that_breaks_its_step_ends_alone) {
 template <typename Fault>
 class BrokenBackend final : public ForwardingBackend {
  public:
-  explicit BrokenBackend(std::shared_ptr<std::atomic<bool>> broken) : broken_(std::move(broken)) {}
+  BrokenBackend(Manner manner, std::shared_ptr<std::atomic<bool>> broken)
+      : ForwardingBackend(manner), broken_(std::move(broken)) {}
 
  protected:
   void before_operation() override {
@@ -147,9 +158,9 @@ struct Ends {
 
 // Twelve streams under way when the backend breaks; how they end.
 template <typename Fault>
-Ends ends_of_streams_when_broken() {
+Ends ends_of_streams_when_broken(ForwardingBackend::Manner manner) {
   const auto broken = std::make_shared<std::atomic<bool>>(false);
-  const auto engine = start_tiny_engine(std::make_unique<BrokenBackend<Fault>>(broken));
+  const auto engine = start_tiny_engine(std::make_unique<BrokenBackend<Fault>>(manner, broken));
   std::vector<std::shared_ptr<TokenStream>> streams;
   for (int i = 0; i < 12; ++i) {
     Request request = clean_request(i);
@@ -170,15 +181,45 @@ Ends ends_of_streams_when_broken() {
   return ends;
 }
 
-TEST(EngineFault, step_after_step_that_breaks_ends_every_stream_and_the_engines_health) {
-  const Ends ends = ends_of_streams_when_broken<std::runtime_error>();
+TEST_P(EngineFault, step_after_step_that_breaks_ends_every_stream_and_the_engines_health) {
+  const Ends ends = ends_of_streams_when_broken<std::runtime_error>(GetParam());
   EXPECT_EQ(ends.faults + ends.restarts, 12);
   EXPECT_GT(ends.restarts, ends.faults);
 }
 
-TEST(EngineFault, a_lost_device_ends_every_stream_as_unavailable_and_blames_nobody) {
-  const Ends ends = ends_of_streams_when_broken<DeviceFault>();
+TEST_P(EngineFault, a_lost_device_ends_every_stream_as_unavailable_and_blames_nobody) {
+  const Ends ends = ends_of_streams_when_broken<DeviceFault>(GetParam());
   EXPECT_EQ(ends.restarts, 12);
+}
+
+// Loses the tokens of every seventh draw, as a device does that fails after it took the work.
+class ForgetfulBackend final : public ForwardingBackend {
+ public:
+  explicit ForgetfulBackend(Manner manner) : ForwardingBackend(manner) {}
+
+  void collect(std::span<SampledToken> sampled) override {
+    ForwardingBackend::collect(sampled);
+    if (++draws_ % 7 == 0) throw std::runtime_error("tokens lost");
+  }
+
+ private:
+  int draws_ = 0;
+};
+
+TEST_P(EngineFault, tokens_that_are_lost_are_drawn_again) {
+  constexpr int kRequests = 24;
+  const auto sound = start_tiny_engine(std::make_unique<ForwardingBackend>());
+  const auto engine = start_tiny_engine(std::make_unique<ForgetfulBackend>(GetParam()));
+  std::vector<std::shared_ptr<TokenStream>> streams;
+  for (int i = 0; i < kRequests; ++i) streams.push_back(*engine->submit(clean_request(i)));
+  for (int i = 0; i < kRequests; ++i) {
+    const Outcome outcome = drain(*streams[i]);
+    // Alone in its step, a request that fails is the one at fault.
+    if (error_reason(outcome.end.status) == "SEQUENCE_FAULT") continue;
+    ASSERT_TRUE(outcome.end.status.ok()) << i << ": " << outcome.end.status;
+    EXPECT_EQ(outcome.ids, generate(*sound, clean_request(i)).ids) << i;
+  }
+  EXPECT_TRUE(engine->healthy());
 }
 
 // Holds every pass up until the test lets go.
@@ -193,7 +234,7 @@ class HeldBackend final : public ForwardingBackend {
   const std::shared_future<void> released_;
 };
 
-TEST(EngineFault, a_step_that_hangs_is_silent_until_it_moves_again) {
+TEST(EngineHang, a_step_that_hangs_is_silent_until_it_moves_again) {
   std::promise<void> release;
   const auto engine =
       start_tiny_engine(std::make_unique<HeldBackend>(release.get_future().share()));

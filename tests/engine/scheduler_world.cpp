@@ -1,6 +1,7 @@
 #include "tests/engine/scheduler_world.hpp"
 
 #include <algorithm>
+#include <utility>
 
 #include "absl/strings/str_cat.h"
 #include "engine/base/error.hpp"
@@ -34,8 +35,9 @@ void WorldCounts::add(const WorldCounts& o) {
   most_preemptions = std::max(most_preemptions, o.most_preemptions);
 }
 
-SchedulerWorld::SchedulerWorld(SchedulerConfig config)
+SchedulerWorld::SchedulerWorld(SchedulerConfig config, Pace pace)
     : config_(config),
+      pace_(pace),
       scheduler_(config),
       memory_(static_cast<size_t>(config.num_blocks) * config.block_size) {}
 
@@ -105,33 +107,88 @@ void SchedulerWorld::step(Clock::time_point now, StepFault fault,
   check_blocks();
   check_caps();
 
+  settle(plan, start(plan, fault == StepFault::kNone ? poison : nullptr), fault, now);
+  check_blocks();
+  take_finished();
+  snapshot();
+}
+
+// Computes the plan's rows and draws its tokens.
+std::vector<SampledToken> SchedulerWorld::start(const Plan& plan,
+                                                const std::function<bool()>& poison) {
   std::vector<SampledToken> sampled;
   for (const ChunkWork& chunk : plan.chunks) {
     compute(chunk);
     if (!chunk.samples) continue;
-    const int index = static_cast<int>(chunk.sequence->output_ids.size());
     sampled.emplace_back();
-    sampled.back().id = world_token(chunk.sequence->id, index);
-    if (poison && fault == StepFault::kNone && poison()) {
+    sampled.back().id = world_token(chunk.sequence->id, chunk.sequence->generated());
+    if (poison && poison()) {
       sampled.back().finite = false;
       find(chunk.sequence->id)->poisoned = true;
     }
   }
-  if (fault == StepFault::kNone) {
-    scheduler_.commit(plan, sampled, now);
-  } else {
-    const absl::Status status =
-        make_error(absl::StatusCode::kInternal, "STEP_FAULT", "", "planted");
-    for (const auto& client : clients_) {
-      client->plan_failed |= fault == StepFault::kFailAll;
-      client->plan_failed |= std::count(in_plan_.begin(), in_plan_.end(), client->sequence) > 0;
-    }
-    fault == StepFault::kFailAll ? scheduler_.fail_all(status, now)
-                                 : scheduler_.fail(plan, status, now);
+  return sampled;
+}
+
+// What the engine does with a plan that it has started.
+void SchedulerWorld::settle(Plan plan, std::vector<SampledToken> sampled, StepFault fault,
+                            Clock::time_point now) {
+  const bool alone = pace_ == Pace::kInTurn || std::exchange(careful_, false);
+  if (fault == StepFault::kFailAll || (alone && fault == StepFault::kFailPlan)) {
+    fail(plan, fault, now);
+    return;
   }
-  check_blocks();
-  take_finished();
-  snapshot();
+  if (fault == StepFault::kFailPlan) {
+    take_back(plan);
+    return;
+  }
+  if (alone) {
+    scheduler_.commit(plan, sampled, now);
+    return;
+  }
+  if (!flying_.empty()) scheduler_.commit(std::exchange(flying_, {}), flying_tokens_, now);
+  if (plan.empty()) return;
+  if (!can_advance(plan)) {
+    scheduler_.commit(plan, sampled, now);
+    return;
+  }
+  scheduler_.advance(&plan);
+  flying_ = std::move(plan);
+  flying_tokens_ = std::move(sampled);
+}
+
+void SchedulerWorld::fail(const Plan& plan, StepFault fault, Clock::time_point now) {
+  const absl::Status status = make_error(absl::StatusCode::kInternal, "STEP_FAULT", "", "planted");
+  for (const auto& client : clients_) {
+    client->plan_failed |= fault == StepFault::kFailAll;
+    client->plan_failed |= std::count(in_plan_.begin(), in_plan_.end(), client->sequence) > 0;
+  }
+  if (fault == StepFault::kFailPlan) {
+    scheduler_.fail(plan, status, now);
+    return;
+  }
+  scheduler_.fail_all(status, now);
+  flying_ = {};
+}
+
+// Nothing that is under way counts; the next step goes alone.
+void SchedulerWorld::take_back(const Plan& plan) {
+  for (const Plan* const lost : {&plan, static_cast<const Plan*>(&flying_)}) {
+    if (lost->empty()) continue;
+    scheduler_.retract(*lost);
+    for (const ChunkWork& chunk : lost->chunks) {
+      Client* const client = find(chunk.sequence->id);  // null: it has ended and was forgotten
+      if (client != nullptr) client->rows -= chunk.count;
+    }
+    for (const VisionWork& work : lost->vision) find(work.sequence->id)->encoded = false;
+  }
+  flying_ = {};
+  careful_ = true;
+}
+
+int SchedulerWorld::flies_from(const Client& client) const {
+  const auto found = std::ranges::find(flying_.chunks, client.sequence, &ChunkWork::sequence);
+  return found == flying_.chunks.end() ? -1 : found->begin;
 }
 
 // What was cancelled or past its deadline before schedule() is over after it.
@@ -152,13 +209,15 @@ void SchedulerWorld::check_plan(const Plan& plan) {
     check_that(std::count(in_plan_.begin(), in_plan_.end(), &s) == 0, "planned twice", s.id);
     in_plan_.push_back(chunk.sequence);
     check_that(s.state == SequenceState::kRunning, "a planned sequence does not run", s.id);
-    check_that(!s.paused && !s.stream->full(), "a full stream's sequence is planned", s.id);
+    check_that(!s.paused && !s.stream->full(s.has_drawn()), "a full stream's sequence is planned",
+               s.id);
+    check_that(s.generated() < s.request.max_tokens, "planned though it is about to end", s.id);
     check_that(!s.needs_tower(), "planned before its picture is encoded", s.id);
     check_that(chunk.count > 0 && chunk.begin == s.num_computed, "a chunk leaves a gap", s.id);
     check_that(chunk.begin + chunk.count <= s.total_tokens(), "a chunk beyond the end", s.id);
     check_that(chunk.samples == (chunk.begin + chunk.count == s.total_tokens()),
                "samples at the wrong token", s.id);
-    const bool decodes = s.pending_tokens() == 1 && !s.output_ids.empty() && s.num_computed > 0;
+    const bool decodes = s.pending_tokens() == 1 && s.generated() > 0 && s.num_computed > 0;
     check_that(!decodes || !prefill_seen, "a decode row stands behind a prefill chunk", s.id);
     prefill_seen |= chunk.count > 1;
     Client& client = *find(s.id);
@@ -292,6 +351,7 @@ void SchedulerWorld::check_progress(const Plan& plan) {
     const Sequence& s = *client->sequence;
     if (!s.paused && oldest == nullptr) oldest = client.get();
     excused |= s.paused && (s.features_ready || s.state == SequenceState::kRunning);
+    excused |= s.has_drawn();
     pinned_runs |= s.state == SequenceState::kRunning && pinned(s);
   }
   if (oldest == nullptr) return;
@@ -300,7 +360,10 @@ void SchedulerWorld::check_progress(const Plan& plan) {
     ++counts_.excused_steps;
   }
   const bool works = std::count(in_plan_.begin(), in_plan_.end(), oldest->sequence) > 0;
-  check_that(works || pinned_runs || oldest->sequence->state != SequenceState::kRunning,
+  const Sequence& first = *oldest->sequence;
+  const bool waits =
+      first.has_drawn() && (first.generated() >= first.request.max_tokens || first.stream->full(1));
+  check_that(works || waits || pinned_runs || first.state != SequenceState::kRunning,
              "the oldest runs and does not progress", oldest->id);
   oldest->waited = works ? 0 : oldest->waited + 1;
   counts_.oldest_waited = std::max(counts_.oldest_waited, oldest->waited);
@@ -313,14 +376,32 @@ void SchedulerWorld::compute(const ChunkWork& chunk) {
   for (int index = 0; index < end; ++index) {
     const int32_t block = s.block_table.at(index / config_.block_size);
     Slot& slot = memory_.at(block * config_.block_size + index % config_.block_size);
-    if (index >= chunk.begin) slot = {s.id, index, s.token_at(index)};
-    check_that(slot.id == s.id && slot.index == index && slot.token == s.token_at(index),
+    const int output = index - s.layout.size();
+    const int32_t token = output < 0 ? s.layout.ids[index] : world_token(s.id, output);
+    if (index >= chunk.begin) {
+      check_token(s, index, token);
+      slot = {s.id, index, token};
+    }
+    check_that(slot.id == s.id && slot.index == index && slot.token == token,
                "a row reads a slot that is not its own", s.id);
   }
 }
 
+// What the sequence says of its token: the id, or where the newest draw has it.
+void SchedulerWorld::check_token(const Sequence& s, int index, int32_t expected) const {
+  const int32_t id = s.token_at(index);
+  if (id >= 0) {
+    check_that(id == expected, "a wrong token is computed", s.id);
+    return;
+  }
+  const auto row = static_cast<size_t>(drawn_row(id));
+  check_that(row < flying_tokens_.size() && flying_tokens_[row].id == expected,
+             "a row takes another sequence's draw", s.id);
+}
+
 void SchedulerWorld::take_finished() {
-  for (std::unique_ptr<Sequence>& sequence : scheduler_.take_finished()) {
+  ended_ = scheduler_.take_finished();
+  for (const std::unique_ptr<Sequence>& sequence : ended_) {
     check_that(sequence->state == SequenceState::kFinished, "handed back alive", sequence->id);
     check_that(sequence->block_table.empty(), "handed back with blocks", sequence->id);
     Client* const client = find(sequence->id);
@@ -402,7 +483,7 @@ void SchedulerWorld::forget_ended() {
 }
 
 void SchedulerWorld::check_at_rest() const {
-  check_that(scheduler_.idle(), "not idle at rest");
+  check_that(idle(), "not idle at rest");
   check_that(scheduler_.blocks().num_free() == config_.num_blocks, "blocks are held at rest");
   check_that(clients_.empty(), "a request never ended");
   check_that(counts_.taken == counts_.submitted, "sequences are lost");

@@ -34,7 +34,12 @@ struct WorldRequest {
   Clock::time_point deadline = Clock::time_point::max();
 };
 
+// Where steps do not wait, a plan that fails is retracted with the one before it; only if the next
+// one, which goes alone, fails as well, does it end its sequences.
 enum class StepFault { kNone, kFailPlan, kFailAll };
+
+// Whether a step waits for its tokens, or the next one is planned before they are known.
+enum class Pace { kInTurn, kAhead };
 
 struct WorldCounts {
   uint64_t steps = 0, empty_steps = 0, rows = 0, tokens = 0, submitted = 0, refused = 0, taken = 0;
@@ -68,7 +73,7 @@ class SchedulerWorld {
     uint64_t waited = 0;
   };
 
-  explicit SchedulerWorld(SchedulerConfig config);
+  explicit SchedulerWorld(SchedulerConfig config, Pace pace = Pace::kInTurn);
 
   // Ids count from 1 over accepted and refused requests alike. The client lives until `forget`.
   absl::Status submit(const WorldRequest& request, Clock::time_point now);
@@ -79,6 +84,12 @@ class SchedulerWorld {
   void read(Client& client, int limit);
   // Drops clients that have seen their end.
   void forget_ended();
+  // Nothing waits, runs or is under way.
+  bool idle() const { return scheduler_.idle() && flying_.empty(); }
+  // The first token of the client's work that is under way, -1 if there is none.
+  int flies_from(const Client& client) const;
+  // Whether the next step goes alone.
+  bool careful() const { return careful_; }
   // At rest nothing is held.
   void check_at_rest() const;
 
@@ -105,14 +116,24 @@ class SchedulerWorld {
   void check_caps() const;
   void check_progress(const Plan& plan);
   void check_end(const Client& client, const EndEvent& end);
+  std::vector<SampledToken> start(const Plan& plan, const std::function<bool()>& poison);
+  void settle(Plan plan, std::vector<SampledToken> sampled, StepFault fault, Clock::time_point now);
+  void fail(const Plan& plan, StepFault fault, Clock::time_point now);
+  void take_back(const Plan& plan);
   void compute(const ChunkWork& chunk);
+  void check_token(const Sequence& sequence, int index, int32_t expected) const;
   void take_finished();
   void snapshot();
   bool live(const Client& client) const;
   void mix(uint64_t value);
 
   const SchedulerConfig config_;
+  const Pace pace_;
   Scheduler scheduler_;
+  Plan flying_;  // started, its tokens not committed
+  std::vector<SampledToken> flying_tokens_;
+  bool careful_ = false;                          // the next step goes alone
+  std::vector<std::unique_ptr<Sequence>> ended_;  // may be part of `flying_`
   std::vector<Slot> memory_;
   std::vector<std::unique_ptr<Client>> clients_;  // ascending by id
   std::vector<Sequence*> in_plan_;                // of the last step

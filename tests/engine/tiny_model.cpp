@@ -41,7 +41,7 @@ std::string write_tiny_model() {
   return dir.string();
 }
 
-std::unique_ptr<Engine> make_tiny_engine(const std::function<void(EngineConfig&)>& adjust) {
+EngineConfig tiny_engine_config(const std::function<void(EngineConfig&)>& adjust) {
   EngineConfig config;
   config.model_dir = write_tiny_model();
   config.load_format = LoadFormat::kDummy;
@@ -49,7 +49,11 @@ std::unique_ptr<Engine> make_tiny_engine(const std::function<void(EngineConfig&)
   config.threads = 1;
   config.kv_cache_bytes = size_t{4} << 20;
   if (adjust) adjust(config);
-  auto engine = Engine::create(config, nullptr);
+  return config;
+}
+
+std::unique_ptr<Engine> make_tiny_engine(const std::function<void(EngineConfig&)>& adjust) {
+  auto engine = Engine::create(tiny_engine_config(adjust), nullptr);
   EXPECT_TRUE(engine.ok()) << engine.status();
   return engine.ok() ? *std::move(engine) : nullptr;
 }

@@ -14,6 +14,9 @@ namespace cogserve {
 // LoadFormat::kDummy, it needs no weights.
 std::string write_tiny_model();
 
+// How to serve it; `adjust` may change this.
+EngineConfig tiny_engine_config(const std::function<void(EngineConfig&)>& adjust = nullptr);
+
 // An engine of the tiny model; `adjust` may change the configuration before it starts.
 std::unique_ptr<Engine> make_tiny_engine(
     const std::function<void(EngineConfig&)>& adjust = nullptr);

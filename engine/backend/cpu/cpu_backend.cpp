@@ -237,11 +237,7 @@ void CpuBackend::rope_and_store_kv(const Tensor& qkv, int heads, std::span<const
         "rope: tables are [positions, head_dim / 2]");
   check(static_cast<int64_t>(positions.size()) == qkv.rows && slots.size() == positions.size(),
         "rope: one position and one slot for each row");
-  const int64_t capacity = int64_t{kv.num_blocks} * kv.block_size;
-  for (size_t row = 0; row < slots.size(); ++row) {
-    check(slots[row] >= 0 && slots[row] < capacity, "rope: slot outside the cache");
-    check(positions[row] >= 0 && positions[row] < rope.cos.rows, "rope: position out of range");
-  }
+  check_rope_rows(positions, slots, rope.cos.rows, kv);
   cpu::rope_and_store_kv(qkv, heads, positions, slots, rope, kv, pool_);
 }
 

@@ -40,6 +40,9 @@ void AttentionArrays::pack(std::span<const AttentionRun> runs,
   } else {
     plan_single_rows(runs_, &single_rows_);
   }
+  split_counts_.clear();
+  for (const DecodeWave& wave : plan_.waves) split_counts_.push_back(wave.splits);
+  split_counts_at_ = reserve(split_counts_, parcel);
   merges_at_ = reserve(plan_.merges, parcel);
   single_rows_at_ = reserve(single_rows_, parcel);
   tiles_at_ = reserve(plan_.tiles, parcel);
@@ -48,22 +51,27 @@ void AttentionArrays::pack(std::span<const AttentionRun> runs,
   shift_tables(tables_begin, &plan_.tiles);
   shift_tables(tables_begin, &plan_.splits);
   shift_tables(tables_begin, &single_rows_);
+  put(split_counts_, split_counts_at_, parcel);
   put(plan_.merges, merges_at_, parcel);
   put(single_rows_, single_rows_at_, parcel);
   put(plan_.tiles, tiles_at_, parcel);
   put(plan_.splits, splits_at_, parcel);
 }
 
-void AttentionArrays::attend(PagedAttention attention, const std::byte* sent, float* scratch,
-                             cudaStream_t stream) const {
+void AttentionArrays::attend(PagedAttention attention, const std::byte* sent, int split_grid,
+                             float* scratch, cudaStream_t stream) const {
   attention.block_tables = Staging::at<int32_t>(sent, 0);
   attend_single_rows(attention, Staging::at<SingleRow>(sent, single_rows_at_),
                      static_cast<int>(single_rows_.size()), stream);
   attend_prefill(attention, Staging::at<PrefillTile>(sent, tiles_at_),
                  static_cast<int>(plan_.tiles.size()), stream);
-  for (const DecodeWave& wave : plan_.waves) {
-    attend_decode(attention, Staging::at<DecodeSplit>(sent, splits_at_),
-                  Staging::at<DecodeMerge>(sent, merges_at_), wave, scratch, stream);
+  for (size_t i = 0; i < plan_.waves.size(); ++i) {
+    const DecodeWave& wave = plan_.waves[i];
+    const DecodeWaveArrays arrays = {Staging::at<DecodeSplit>(sent, splits_at_) + wave.split_begin,
+                                     Staging::at<int32_t>(sent, split_counts_at_) + i,
+                                     Staging::at<DecodeMerge>(sent, merges_at_) + wave.merge_begin,
+                                     wave.merges, split_grid > 0 ? split_grid : wave.splits};
+    attend_decode(attention, arrays, scratch, stream);
   }
 }
 

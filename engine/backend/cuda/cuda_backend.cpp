@@ -66,16 +66,17 @@ absl::StatusOr<std::unique_ptr<CudaBackend>> CudaBackend::create(std::string_vie
     cuda::check_cuda(cudaSetDevice(ordinal), "cudaSetDevice");
     std::string description = std::string(device) + " (" + properties.name + ", " + sm + ", " +
                               std::string(dtype_name(activation)) + ")";
-    return std::unique_ptr<CudaBackend>(
-        new CudaBackend(ordinal, activation, std::move(description)));
+    return std::unique_ptr<CudaBackend>(new CudaBackend(
+        ordinal, activation, properties.multiProcessorCount, std::move(description)));
   } catch (const cuda::CudaError& error) {
     return device_error(error.what());
   }
 }
 
-CudaBackend::CudaBackend(int ordinal, DType activation, std::string description)
+CudaBackend::CudaBackend(int ordinal, DType activation, int processors, std::string description)
     : ordinal_(ordinal),
       activation_(activation),
+      processors_(processors),
       description_(std::move(description)),
       bound_(std::this_thread::get_id()),
       staging_(&stream_),

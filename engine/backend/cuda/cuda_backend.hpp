@@ -23,6 +23,7 @@
 #include "engine/backend/cuda/device_memory.hpp"
 #include "engine/backend/cuda/matmul.hpp"
 #include "engine/backend/cuda/pass_arrays.hpp"
+#include "engine/backend/cuda/pass_graphs.hpp"
 #include "engine/backend/cuda/sampler.hpp"
 #include "engine/backend/cuda/staging.hpp"
 
@@ -52,7 +53,10 @@ class CudaBackend final : public Backend {
   absl::StatusOr<Parameter> load_vector(const HostTensor& source) override;
   absl::StatusOr<Parameter> load_table(const HostTensor& source) override;
 
-  // Brings `input` to the device in one transfer and plans attention once for all layers.
+  // Brings `input` to the device in one transfer and plans attention once for all layers. Recurring
+  // passes are recorded and repeated as CUDA graphs.
+  int padded_rows(int rows) const override { return cuda::padded_rows(rows); }
+  bool works_ahead() const override { return true; }
   void run_pass(const PassInput& input, absl::FunctionRef<void()> pass) override;
 
   // A bias must be a vector of load_vector, whole.
@@ -88,7 +92,7 @@ class CudaBackend final : public Backend {
   void collect(std::span<SampledToken> sampled) override;
 
  private:
-  CudaBackend(int ordinal, DType activation, std::string description);
+  CudaBackend(int ordinal, DType activation, int processors, std::string description);
 
   bool is_activation(const Tensor& tensor) const { return tensor.dtype == activation_; }
   struct MemoryInfo {
@@ -109,11 +113,19 @@ class CudaBackend final : public Backend {
                 const Tensor& y);
   void quantized_linear(const Tensor& x, const Weight& w, const Tensor* bias, const Tensor& y);
   cuda::PagedKv view(const KvLayer& kv) const;
+  // Records the pass, or says why not and runs it.
+  void record_pass(int64_t rows, absl::FunctionRef<void()> pass);
+  void check_repeated(const PassInput& input, const cuda::PassLimits& limits) const;
+  void check_ids(std::span<const int32_t> ids, int64_t limit) const;
+  // `parcel_` on the device. Not while a pass is recorded: a repetition would read what was sent
+  // today.
+  const std::byte* send();
   // `array` on the device: the pass's copy, or one that is sent now.
   const int32_t* on_device(std::span<const int32_t> array);
 
   int ordinal_;
   DType activation_;
+  int processors_;
   std::string description_;
   std::thread::id bound_;
   cuda::Stream stream_;
@@ -127,6 +139,7 @@ class CudaBackend final : public Backend {
   // Kept from call to call, so that a steady state allocates nothing.
   cuda::Parcel parcel_;
   cuda::PassArrays pass_;
+  cuda::PassGraphs graphs_;
   cuda::AttentionArrays attention_;  // of an operation outside a pass
 };
 

@@ -19,25 +19,67 @@ void CudaBackend::run_pass(const PassInput& input, absl::FunctionRef<void()> pas
   pass_.begin(input, cuda::kAttentionScratchBytes, memory, &parcel_);
   check(parcel_.bytes().size() <= staging_.max_bytes(), "the arrays of a pass fit into its memory");
   write(memory, parcel_.bytes().data(), parcel_.bytes().size());
-  pass();
+  if (input.recurring == 0 || !pass_.recurs()) return pass();
+  const auto rows = static_cast<int64_t>(input.token_ids.size());
+  switch (graphs_.way_of(input.recurring, rows, sampler_.drawn_ids())) {
+    case cuda::PassGraphs::Way::kRun:
+      return pass();
+    case cuda::PassGraphs::Way::kRecord:
+      return record_pass(rows, pass);
+    case cuda::PassGraphs::Way::kReplay:
+      check_repeated(input, graphs_.find(rows).limits());
+      return graphs_.find(rows).launch(stream_);
+  }
+}
+
+void CudaBackend::record_pass(int64_t rows, absl::FunctionRef<void()> pass) {
+  const cuda::PassGraph* graph = nullptr;
+  try {
+    graph = &graphs_.record(rows, stream_, pass);
+  } catch (const cuda::CudaError& error) {
+    graphs_.give_up();
+    notice(std::string("decode steps are launched kernel by kernel: ") + error.what());
+    return pass();
+  }
+  graph->launch(stream_);
+}
+
+// What the operations of the pass would have checked.
+void CudaBackend::check_repeated(const PassInput& input, const cuda::PassLimits& limits) const {
+  check_ids(input.token_ids, limits.token_ids);
+  check_rope_rows(input.positions, input.slots, limits.positions, limits.kv);
+  check_runs(input.runs, input.block_tables, limits.kv,
+             static_cast<int64_t>(input.token_ids.size()));
+}
+
+void CudaBackend::check_ids(std::span<const int32_t> ids, int64_t limit) const {
+  for (int32_t id : ids) {
+    check(id < limit, "embed: id beyond the table");
+    check(id >= kNoToken || drawn_row(id) < sampler_.drawn_rows(),
+          "embed: a row of the newest draw");
+  }
+}
+
+const std::byte* CudaBackend::send() {
+  if (graphs_.recording() != nullptr) {
+    throw cuda::CudaError("an array of the host that is not one of the pass's");
+  }
+  return staging_.send(parcel_);
 }
 
 const int32_t* CudaBackend::on_device(std::span<const int32_t> array) {
   if (const int32_t* const copy = pass_.find(array)) return copy;
   parcel_.clear();
   parcel_.add(array);
-  return cuda::Staging::at<int32_t>(staging_.send(parcel_), 0);
+  return cuda::Staging::at<int32_t>(send(), 0);
 }
 
 void CudaBackend::embed(const Tensor& table, std::span<const int32_t> ids, const Tensor& y) {
   check(is_float(table) && is_activation(y) && table.cols == y.cols,
         "embed: table and y do not fit");
   check(static_cast<int64_t>(ids.size()) == y.rows, "embed: one id for each row");
-  for (int32_t id : ids) {
-    check(id < table.rows, "embed: id beyond the table");
-    check(id >= kNoToken || drawn_row(id) < sampler_.drawn_rows(),
-          "embed: a row of the newest draw");
-  }
+  check_ids(ids, table.rows);
+  if (cuda::PassLimits* const limits = graphs_.recording()) limits->token_ids = table.rows;
   bind_thread();
   cuda::copy_rows(table, {on_device(ids), sampler_.drawn_ids()}, y, stream_.get());
 }
@@ -66,10 +108,10 @@ void CudaBackend::rope_and_store_kv(const Tensor& qkv, int heads,
         "rope: tables are [positions, head_dim / 2]");
   check(static_cast<int64_t>(positions.size()) == qkv.rows && slots.size() == positions.size(),
         "rope: one position and one slot for each row");
-  const int64_t capacity = int64_t{kv.num_blocks} * kv.block_size;
-  for (size_t row = 0; row < slots.size(); ++row) {
-    check(slots[row] >= 0 && slots[row] < capacity, "rope: slot outside the cache");
-    check(positions[row] >= 0 && positions[row] < rope.cos.rows, "rope: position out of range");
+  check_rope_rows(positions, slots, rope.cos.rows, kv);
+  if (cuda::PassLimits* const limits = graphs_.recording()) {
+    limits->positions = rope.cos.rows;
+    limits->kv = kv;
   }
   bind_thread();
   const int32_t* device_positions = pass_.find(positions);
@@ -78,7 +120,7 @@ void CudaBackend::rope_and_store_kv(const Tensor& qkv, int heads,
     parcel_.clear();
     const size_t positions_at = parcel_.add(positions);
     const size_t slots_at = parcel_.add(slots);
-    const std::byte* const sent = staging_.send(parcel_);
+    const std::byte* const sent = send();
     device_positions = cuda::Staging::at<int32_t>(sent, positions_at);
     device_slots = cuda::Staging::at<int64_t>(sent, slots_at);
   }
@@ -100,13 +142,16 @@ void CudaBackend::paged_attention(const Tensor& q, int heads, std::span<const At
   const cuda::PagedAttention attention = {q, y, heads, view(kv), nullptr, scale};
   const bool on_tensor_cores = cuda::fits_tensor_cores(attention);
   if (const auto* planned = pass_.find_attention(runs, block_tables, on_tensor_cores)) {
-    planned->attend(attention, pass_.device(), scratch, stream_.get());
+    const int grid = graphs_.recording() == nullptr
+                         ? 0
+                         : cuda::split_grid({heads, kv.kv_heads, kv.head_dim}, processors_);
+    planned->attend(attention, pass_.device(), grid, scratch, stream_.get());
     return;
   }
   parcel_.clear();
   attention_.pack(runs, block_tables, {heads, kv.kv_heads, kv.head_dim}, on_tensor_cores,
                   cuda::kAttentionScratchBytes, &parcel_);
-  attention_.attend(attention, staging_.send(parcel_), scratch, stream_.get());
+  attention_.attend(attention, send(), 0, scratch, stream_.get());
 }
 
 void CudaBackend::dense_attention(const Tensor& qkv, int heads, int head_dim, float scale,

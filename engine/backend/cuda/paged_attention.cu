@@ -118,14 +118,12 @@ __device__ __forceinline__ void share_rows(const QueryRows<kDim>& rows, float* s
 // product; each warp takes 32 of the 128 keys, and the four results are added in ascending order.
 // Limited by memory: 4 * kDim bytes a key.
 template <typename T, int kDim>
-__global__ __launch_bounds__(kThreads) void decode_kernel(PagedArguments<T> a,
-                                                          const DecodeSplit* splits,
-                                                          float* scratch) {
+__device__ __forceinline__ void attend_split(const PagedArguments<T>& a, const DecodeSplit& split,
+                                             float* results) {
   constexpr int kWarpKeys = kSplitKeys / kWarps;
   using Shared = DecodeShared<kDim>;
   T* const keys = shared_memory<T>();
   T* const values = keys + Shared::kTile;
-  const DecodeSplit split = splits[blockIdx.x];
   const int kv_head = blockIdx.y;
   const int first_head = blockIdx.z * kWarpRows;  // within the group
   const PagedOffset offset = paged_offset(a, split.table_begin, kv_head);
@@ -172,14 +170,27 @@ __global__ __launch_bounds__(kThreads) void decode_kernel(PagedArguments<T> a,
       out = fmaf(weight, state[row * kDim + i % kDim], out);
       sum = fmaf(weight, sums[row], sum);
     }
-    const int64_t item =
-        static_cast<int64_t>(blockIdx.x) * a.heads + kv_head * a.group + first_head + head;
-    float* const result = scratch + item * split_floats(kDim);
+    float* const result = results + (kv_head * a.group + first_head + head) * split_floats(kDim);
     result[i % kDim] = out;
     if (i % kDim == 0) {
       result[kDim] = top;
       result[kDim + 1] = sum;
     }
+  }
+}
+
+// A block takes every gridDim.x-th split: the number of splits is read here, so that a grid that
+// was fixed once does for any number.
+template <typename T, int kDim>
+__global__ __launch_bounds__(kThreads) void decode_kernel(PagedArguments<T> a,
+                                                          const DecodeSplit* splits,
+                                                          const int32_t* split_count,
+                                                          float* scratch) {
+  const int count = *split_count;
+  const int64_t step = static_cast<int64_t>(a.heads) * split_floats(kDim);
+  for (int i = blockIdx.x; i < count; i += gridDim.x) {
+    attend_split<T, kDim>(a, splits[i], scratch + i * step);
+    __syncthreads();  // the next split overwrites shared memory
   }
 }
 
@@ -298,19 +309,24 @@ size_t split_bytes(int heads, int head_dim) {
   return size_t{sizeof(float)} * heads * split_floats(head_dim);
 }
 
-void attend_decode(const PagedAttention& attention, const DecodeSplit* splits,
-                   const DecodeMerge* merges, const DecodeWave& wave, float* scratch,
+void attend_decode(const PagedAttention& attention, const DecodeWaveArrays& wave, float* scratch,
                    cudaStream_t stream) {
   with_head_dim(attention, [&](auto element, auto head_dim) {
     using T = typename decltype(element)::Type;
     constexpr int kDim = decltype(head_dim)::value;
     const PagedArguments<T> arguments = arguments_of<T>(attention);
-    const dim3 grid(wave.splits, arguments.kv_heads, ceil_div(arguments.group, kWarpRows));
+    const dim3 grid(wave.grid, arguments.kv_heads, ceil_div(arguments.group, kWarpRows));
     launch("paged_attention (decode)", {grid, dim3(kThreads), DecodeShared<kDim>::kBytes}, stream,
-           decode_kernel<T, kDim>, arguments, splits + wave.split_begin, scratch);
-    launch("paged_attention (merge)", {dim3(wave.merges, attention.heads), dim3(kThreads), 0},
-           stream, merge_kernel<T>, arguments, merges + wave.merge_begin, scratch);
+           decode_kernel<T, kDim>, arguments, wave.splits, wave.split_count, scratch);
+    launch("paged_attention (merge)", {dim3(wave.merge_count, attention.heads), dim3(kThreads), 0},
+           stream, merge_kernel<T>, arguments, wave.merges, scratch);
   });
+}
+
+int split_grid(const HeadShape& heads, int processors) {
+  constexpr int kBlocksOfAProcessor = 4;  // more than have room at a time
+  const int groups = static_cast<int>(ceil_div(heads.query_heads / heads.kv_heads, kWarpRows));
+  return static_cast<int>(ceil_div(processors * kBlocksOfAProcessor, heads.kv_heads * groups));
 }
 
 void attend_single_rows(const PagedAttention& attention, const SingleRow* rows, int count,

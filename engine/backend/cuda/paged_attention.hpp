@@ -45,9 +45,18 @@ void attend_prefill(const PagedAttention& attention, const PrefillTile* tiles, i
 
 // f32 results of splits, before they are merged: `split_bytes` for each split.
 size_t split_bytes(int heads, int head_dim);
-void attend_decode(const PagedAttention& attention, const DecodeSplit* splits,
-                   const DecodeMerge* merges, const DecodeWave& wave, float* scratch,
+// The arrays of a DecodeWave; `grid` blocks (of each KV head) share its splits among them.
+struct DecodeWaveArrays {
+  const DecodeSplit* splits = nullptr;
+  const int32_t* split_count = nullptr;  // one number, on the device
+  const DecodeMerge* merges = nullptr;
+  int merge_count = 0;
+  int grid = 0;
+};
+void attend_decode(const PagedAttention& attention, const DecodeWaveArrays& wave, float* scratch,
                    cudaStream_t stream);
+// A grid for any number of splits: enough blocks to keep `processors` busy.
+int split_grid(const HeadShape& heads, int processors);
 
 // Any even or odd head size up to kMaxHeadDim.
 inline constexpr int kMaxHeadDim = 256;

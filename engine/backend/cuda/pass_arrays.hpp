@@ -33,6 +33,8 @@ class PassArrays {
                                         std::span<const int32_t> block_tables,
                                         bool on_tensor_cores) const;
   const std::byte* device() const { return device_; }
+  // Whether a recurring pass can be recorded and repeated with these arrays.
+  bool recurs() const { return attention_.recurs(); }
 
  private:
   struct Copy {

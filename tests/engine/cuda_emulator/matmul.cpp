@@ -13,9 +13,9 @@ Matmul::Matmul(DType) {}
 
 Matmul::~Matmul() = default;
 
-bool Matmul::run(const Tensor& x, const Tensor& w, const void* bias, const Tensor& y,
-                 const Stream&) {
-  if (x.cols % 2 != 0) return false;
+namespace {
+
+void multiply(const Tensor& x, const Tensor& w, const void* bias, const Tensor& y) {
   with_activation(x.dtype, [&](auto element) {
     using T = typename decltype(element)::Type;
     with_float(y.dtype, [&](auto out) {
@@ -32,6 +32,14 @@ bool Matmul::run(const Tensor& x, const Tensor& w, const void* bias, const Tenso
       }
     });
   });
+}
+
+}  // namespace
+
+bool Matmul::run(const Tensor& x, const Tensor& w, const void* bias, const Tensor& y,
+                 const Stream& stream) {
+  if (x.cols % 2 != 0) return false;
+  stream.get()->give([=] { multiply(x, w, bias, y); });
   return true;
 }
 

@@ -1,5 +1,6 @@
 // CUDA's own names for the emulator: found before the toolkit's header when kernels are compiled
-// for the CPU. Only what the backend uses. The runtime API works on host memory, at once.
+// for the CPU. Only what the backend uses. Device memory is host memory; see streams.hpp
+// for when work is done.
 #pragma once
 
 #include <algorithm>
@@ -8,8 +9,11 @@
 #include <cstdint>
 #include <cstdlib>
 #include <cstring>
+#include <utility>
+#include <vector>
 
 #include "tests/engine/cuda_emulator/emulator.hpp"
+#include "tests/engine/cuda_emulator/streams.hpp"
 
 #define __global__
 #define __device__
@@ -103,10 +107,28 @@ using std::min;
 // --- runtime API
 // -------------------------------------------------------------------------------------
 
-enum cudaError_t { cudaSuccess = 0, cudaErrorInvalidValue = 1, cudaErrorMemoryAllocation = 2 };
+enum cudaError_t {
+  cudaSuccess = 0,
+  cudaErrorInvalidValue = 1,
+  cudaErrorMemoryAllocation = 2,
+  cudaErrorStreamCaptureUnsupported = 900,
+  cudaErrorStreamCaptureInvalidated = 901
+};
 enum cudaMemcpyKind { cudaMemcpyHostToDevice, cudaMemcpyDeviceToHost, cudaMemcpyDeviceToDevice };
-using cudaStream_t = struct CUstream_st*;
-using cudaEvent_t = struct CUevent_st*;
+enum cudaStreamCaptureMode { cudaStreamCaptureModeThreadLocal };
+struct CUstream_st : cogserve::emulator::Stream {};
+struct CUevent_st {
+  cogserve::emulator::Stream* stream = nullptr;
+  uint64_t mark = 0;
+};
+struct CUgraph_st {
+  std::vector<cogserve::emulator::Work> work;
+};
+struct CUgraphExec_st : CUgraph_st {};
+using cudaStream_t = CUstream_st*;
+using cudaEvent_t = CUevent_st*;
+using cudaGraph_t = CUgraph_st*;
+using cudaGraphExec_t = CUgraphExec_st*;
 inline constexpr unsigned cudaEventDisableTiming = 2;
 inline constexpr unsigned cudaStreamNonBlocking = 1;
 
@@ -115,7 +137,7 @@ struct cudaDeviceProp {
   size_t totalGlobalMem = size_t{4} << 30;
   int major = 9;
   int minor = 0;
-  int multiProcessorCount = 4;
+  int multiProcessorCount = 2;
 };
 
 inline const char* cudaGetErrorName(cudaError_t) { return "cudaErrorEmulated"; }
@@ -127,6 +149,7 @@ inline cudaError_t cudaGetDeviceProperties(cudaDeviceProp* properties, int) {
   return *properties = cudaDeviceProp(), cudaSuccess;
 }
 inline cudaError_t cudaMalloc(void** memory, size_t bytes) {
+  if (!cogserve::emulator::may_allocate()) return cudaErrorStreamCaptureUnsupported;
   if (bytes > size_t{4} << 30) return cudaErrorMemoryAllocation;
   return posix_memalign(memory, 256, std::max<size_t>(bytes, 1)) == 0 ? cudaSuccess
                                                                       : cudaErrorMemoryAllocation;
@@ -135,31 +158,74 @@ inline cudaError_t cudaMemGetInfo(size_t* free, size_t* total) {
   return *free = *total = size_t{4} << 30, cudaSuccess;
 }
 inline cudaError_t cudaMallocHost(void** memory, size_t bytes) { return cudaMalloc(memory, bytes); }
-inline cudaError_t cudaFree(void* memory) { return std::free(memory), cudaSuccess; }
-inline cudaError_t cudaFreeHost(void* memory) { return cudaFree(memory); }
-inline cudaError_t cudaMemsetAsync(void* memory, int value, size_t bytes, cudaStream_t) {
-  return std::memset(memory, value, bytes), cudaSuccess;
+inline cudaError_t cudaFree(void* memory) {
+  if (!cogserve::emulator::wait_for_all_streams()) return cudaErrorStreamCaptureUnsupported;
+  return std::free(memory), cudaSuccess;
 }
-inline cudaError_t cudaMemcpyAsync(void* to, const void* from, size_t bytes, cudaMemcpyKind,
-                                   cudaStream_t) {
-  return std::memcpy(to, from, bytes), cudaSuccess;
+inline cudaError_t cudaFreeHost(void* memory) { return cudaFree(memory); }
+inline cudaError_t cudaMemsetAsync(void* memory, int value, size_t bytes, cudaStream_t stream) {
+  stream->give([=] { std::memset(memory, value, bytes); });
+  return cudaSuccess;
+}
+inline cudaError_t cudaMemcpyAsync(void* to, const void* from, size_t bytes, cudaMemcpyKind kind,
+                                   cudaStream_t stream) {
+  cogserve::emulator::counts().uploads += kind == cudaMemcpyHostToDevice;
+  stream->give([=] { std::memcpy(to, from, bytes); });
+  return cudaSuccess;
 }
 inline cudaError_t cudaMemcpy2DAsync(void* to, size_t to_pitch, const void* from, size_t from_pitch,
-                                     size_t width, size_t height, cudaMemcpyKind, cudaStream_t) {
-  for (size_t row = 0; row < height; ++row) {
-    std::memcpy(static_cast<char*>(to) + row * to_pitch,
-                static_cast<const char*>(from) + row * from_pitch, width);
-  }
+                                     size_t width, size_t height, cudaMemcpyKind kind,
+                                     cudaStream_t stream) {
+  cogserve::emulator::counts().uploads += kind == cudaMemcpyHostToDevice;
+  stream->give([=] {
+    for (size_t row = 0; row < height; ++row) {
+      std::memcpy(static_cast<char*>(to) + row * to_pitch,
+                  static_cast<const char*>(from) + row * from_pitch, width);
+    }
+  });
   return cudaSuccess;
 }
 inline cudaError_t cudaStreamCreateWithFlags(cudaStream_t* stream, unsigned) {
-  return *stream = nullptr, cudaSuccess;
+  return *stream = new CUstream_st, cudaSuccess;
 }
-inline cudaError_t cudaStreamDestroy(cudaStream_t) { return cudaSuccess; }
-inline cudaError_t cudaStreamSynchronize(cudaStream_t) { return cudaSuccess; }
+inline cudaError_t cudaStreamDestroy(cudaStream_t stream) { return delete stream, cudaSuccess; }
+inline cudaError_t cudaStreamSynchronize(cudaStream_t stream) {
+  ++cogserve::emulator::counts().waits;
+  if (stream->capturing()) {
+    stream->break_capture();
+    return cudaErrorStreamCaptureUnsupported;
+  }
+  return stream->run_until(stream->mark()), cudaSuccess;
+}
 inline cudaError_t cudaEventCreateWithFlags(cudaEvent_t* event, unsigned) {
-  return *event = nullptr, cudaSuccess;
+  return *event = new CUevent_st, cudaSuccess;
 }
-inline cudaError_t cudaEventDestroy(cudaEvent_t) { return cudaSuccess; }
-inline cudaError_t cudaEventRecord(cudaEvent_t, cudaStream_t) { return cudaSuccess; }
-inline cudaError_t cudaEventSynchronize(cudaEvent_t) { return cudaSuccess; }
+inline cudaError_t cudaEventDestroy(cudaEvent_t event) { return delete event, cudaSuccess; }
+inline cudaError_t cudaEventRecord(cudaEvent_t event, cudaStream_t stream) {
+  return *event = {stream, stream->mark()}, cudaSuccess;
+}
+inline cudaError_t cudaEventSynchronize(cudaEvent_t event) {
+  ++cogserve::emulator::counts().waits;
+  if (event->stream != nullptr) event->stream->run_until(event->mark);
+  return cudaSuccess;
+}
+inline cudaError_t cudaStreamBeginCapture(cudaStream_t stream, cudaStreamCaptureMode) {
+  return stream->begin_capture(), cudaSuccess;
+}
+inline cudaError_t cudaStreamEndCapture(cudaStream_t stream, cudaGraph_t* graph) {
+  std::vector<cogserve::emulator::Work> work;
+  *graph = nullptr;
+  if (!stream->end_capture(&work)) return cudaErrorStreamCaptureInvalidated;
+  return *graph = new CUgraph_st{std::move(work)}, cudaSuccess;
+}
+inline cudaError_t cudaGraphInstantiate(cudaGraphExec_t* exec, cudaGraph_t graph,
+                                        unsigned long long) {
+  return *exec = new CUgraphExec_st{*graph}, cudaSuccess;
+}
+inline cudaError_t cudaGraphDestroy(cudaGraph_t graph) { return delete graph, cudaSuccess; }
+inline cudaError_t cudaGraphExecDestroy(cudaGraphExec_t exec) { return delete exec, cudaSuccess; }
+inline cudaError_t cudaGraphLaunch(cudaGraphExec_t exec, cudaStream_t stream) {
+  ++cogserve::emulator::counts().graphs;
+  for (const cogserve::emulator::Work& work : exec->work) stream->give(work);
+  return cudaSuccess;
+}

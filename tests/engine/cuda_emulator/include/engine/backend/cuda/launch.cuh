@@ -12,9 +12,12 @@ struct LaunchShape {
 };
 
 template <typename... Parameters, typename... Arguments>
-void launch(const char*, const LaunchShape& shape, cudaStream_t, void (*kernel)(Parameters...),
-            const Arguments&... arguments) {
-  emulator::run_grid(shape.grid, shape.block, shape.shared_bytes, [&] { kernel(arguments...); });
+void launch(const char*, const LaunchShape& shape, cudaStream_t stream,
+            void (*kernel)(Parameters...), const Arguments&... arguments) {
+  ++emulator::counts().launches;
+  stream->give([=] {
+    emulator::run_grid(shape.grid, shape.block, shape.shared_bytes, [&] { kernel(arguments...); });
+  });
 }
 
 template <typename T>

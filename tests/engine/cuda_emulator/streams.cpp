@@ -1,0 +1,77 @@
+#include "tests/engine/cuda_emulator/streams.hpp"
+
+#include <algorithm>
+#include <utility>
+
+namespace cogserve::emulator {
+namespace {
+
+std::vector<Stream*> all_streams;
+bool next_capture_breaks = false;
+
+// True if there is no capture to break.
+bool break_captures() {
+  bool none = true;
+  for (Stream* stream : all_streams) {
+    if (!stream->capturing()) continue;
+    stream->break_capture();
+    none = false;
+  }
+  return none;
+}
+
+}  // namespace
+
+Stream::Stream() { all_streams.push_back(this); }
+
+Stream::~Stream() { std::erase(all_streams, this); }
+
+void Stream::give(Work work) {
+  if (capturing_) {
+    captured_.push_back(std::move(work));
+  } else {
+    queue_.push_back(std::move(work));
+  }
+}
+
+void Stream::run_until(uint64_t mark) {
+  while (done_ < mark && !queue_.empty()) {
+    const Work work = std::move(queue_.front());
+    queue_.pop_front();
+    ++done_;
+    work();
+  }
+}
+
+void Stream::begin_capture() {
+  capturing_ = true;
+  broken_ = std::exchange(next_capture_breaks, false);
+  captured_.clear();
+}
+
+bool Stream::end_capture(std::vector<Work>* graph) {
+  capturing_ = false;
+  *graph = std::exchange(captured_, {});
+  return !broken_;
+}
+
+bool may_allocate() {
+  ++counts().allocations;
+  return break_captures();
+}
+
+bool wait_for_all_streams() {
+  ++counts().waits;
+  if (!break_captures()) return false;
+  for (Stream* stream : all_streams) stream->run_until(stream->mark());
+  return true;
+}
+
+void break_next_capture() { next_capture_breaks = true; }
+
+Counts& counts() {
+  static Counts counts;
+  return counts;
+}
+
+}  // namespace cogserve::emulator
