@@ -37,9 +37,9 @@ tsan:  ## Run the engine's tests under ThreadSanitizer
 	@scripts/build.sh tsan all
 	@scripts/sanitize.sh tsan
 
-cuda:  ## Compile the CUDA backend and its tests; needs nvcc, but no GPU
+cuda:  ## Compile all that runs on a GPU (see tests/gpu); needs nvcc, but no GPU
 	@scripts/install-deps.sh
-	@scripts/build.sh cuda cuda_ops_test
+	@scripts/build.sh cuda gpu
 
 fuzz:  ## Run every fuzz target for ten seconds
 	@scripts/install-deps.sh clang libclang-rt-dev

@@ -1,9 +1,9 @@
-# cogserve_test(NAME <name> SOURCES <files> LIBS <targets>): a GoogleTest executable, run by ctest
-# as one test. cogserve_bench and cogserve_fuzz do the same for Google Benchmark and libFuzzer.
+# cogserve_test(NAME <name> SOURCES <files> LIBS <targets> [ARGS <arguments>]): a GoogleTest
+# executable, run by ctest as one test. cogserve_bench and cogserve_fuzz do the same for Google Benchmark and libFuzzer.
 include_guard()
 
 function(cogserve_test)
-  cmake_parse_arguments(ARG "" "NAME;TIMEOUT" "SOURCES;LIBS" ${ARGN})
+  cmake_parse_arguments(ARG "" "NAME;TIMEOUT" "SOURCES;LIBS;ARGS" ${ARGN})
   if(NOT COGSERVE_BUILD_TESTS)
     return()
   endif()
@@ -13,7 +13,7 @@ function(cogserve_test)
   add_executable(${ARG_NAME} ${ARG_SOURCES})
   target_link_libraries(${ARG_NAME} PRIVATE ${ARG_LIBS} cogserve_options GTest::gmock GTest::gtest_main)
   target_compile_definitions(${ARG_NAME} PRIVATE COGSERVE_SOURCE_DIR="${PROJECT_SOURCE_DIR}")
-  add_test(NAME ${ARG_NAME} COMMAND ${ARG_NAME})
+  add_test(NAME ${ARG_NAME} COMMAND ${ARG_NAME} ${ARG_ARGS})
   set_tests_properties(${ARG_NAME} PROPERTIES TIMEOUT ${ARG_TIMEOUT})
 endfunction()
 

@@ -6,6 +6,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <memory>
 #include <string>
 #include <vector>
 
@@ -22,13 +23,15 @@ class DummyWeights : public WeightSource {
   std::string description() const override { return "random"; }
   absl::Status finish() const override { return absl::OkStatus(); }
   absl::StatusOr<HostTensor> read(const StoredTensor& tensor) override;
-  void release(const StoredTensor& tensor) override;
+  // Keeps its memory for the next tensor.
+  void release(const StoredTensor& /*tensor*/) override {}
 
  private:
   uint64_t seed_;
   DType dtype_;
   int64_t required_ = 0;
-  std::vector<std::byte> content_;  // of the tensor that was read last
+  std::unique_ptr<std::byte[]> content_;  // of the tensor that was read last
+  size_t capacity_ = 0;
 };
 
 // config.dtype's element type: "float32", "float16", else bf16.

@@ -87,7 +87,8 @@ ModelRunner make_runner(Backend* backend, const ModelConfig& config) {
                                            kMaxSequences, kMaxSequences, RopeDtype::kAuto));
   VisionTower tower = expect(VisionTower::create(backend, config, std::move(weights.vision)));
   return ModelRunner(backend, config, std::move(decoder), std::move(tower),
-                     make_kv_cache(backend, config), kBlockSize);
+                     make_kv_cache(backend, config),
+                     expect(FeaturePool::create(backend, config, 1)), kBlockSize);
 }
 
 // Sequences that decode side by side.

@@ -14,6 +14,7 @@
 #include <utility>
 
 #include "engine/model/checkpoint.hpp"
+#include "tests/engine/test_backend.hpp"
 
 namespace cogserve {
 namespace {
@@ -90,7 +91,8 @@ std::vector<GoldenSet> read_golden_sets() {
   if (const char* more = std::getenv("COGSERVE_GOLDEN_DIR")) roots.emplace_back(more);
   std::vector<GoldenSet> sets;
   for (const fs::path& root : roots) {
-    std::set<fs::path> directories;  // sorted
+    if (!fs::exists(root)) continue;  // the program was taken to another machine
+    std::set<fs::path> directories;   // sorted
     for (const auto& entry : fs::directory_iterator(root)) directories.insert(entry.path());
     for (const fs::path& directory : directories) {
       if (!fs::exists(directory / "cases.json")) continue;
@@ -102,6 +104,7 @@ std::vector<GoldenSet> read_golden_sets() {
       sets.push_back(std::move(set));
     }
   }
+  if (sets.empty()) throw std::runtime_error("there are no golden sets");
   return sets;
 }
 
@@ -114,12 +117,13 @@ void GoldenSequence::append(int32_t id) {
   is_vision.push_back(false);
 }
 
-GoldenModel::GoldenModel(const std::string& directory, RopeDtype rope)
+GoldenModel::GoldenModel(const std::string& directory, RopeDtype rope, const std::string& device)
     : config_(value_or_throw(read_model_config(directory))),
-      backend_(value_or_throw(make_backend("cpu", 2))) {
+      backend_(value_or_throw(make_test_backend(device, 2))) {
   Checkpoint checkpoint = value_or_throw(Checkpoint::open(directory));
   ModelWeights weights =
       value_or_throw(load_weights(backend_.get(), config_, &checkpoint, nullptr));
+  stored_dtype_ = weights.decoder.embedding.tensor.dtype;
   decoder_ = std::make_unique<Decoder>(value_or_throw(Decoder::create(
       backend_.get(), config_, std::move(weights.decoder), kMaxRows, kMaxRows, rope)));
   tower_ = std::make_unique<VisionTower>(
@@ -137,6 +141,16 @@ GoldenModel::GoldenModel(const std::string& directory, RopeDtype rope)
   }
 }
 
+void GoldenModel::poison_cache() {
+  for (const KvLayer& layer : kv_) {
+    const int64_t values = int64_t{layer.num_blocks} * layer.kv_heads * layer.block_size;
+    const std::vector<unsigned char> nan(values * layer.head_dim * dtype_size(layer.dtype), 0xff);
+    for (void* array : {layer.keys, layer.values}) {
+      backend_->upload(nan.data(), Tensor::matrix(array, layer.dtype, values, layer.head_dim));
+    }
+  }
+}
+
 std::vector<float> GoldenModel::encode(std::span<const float> pixels, int layers_per_slice) {
   const int tokens = config_.vision.image_tokens();
   const DType dtype = backend_->activation_dtype();
@@ -148,9 +162,12 @@ std::vector<float> GoldenModel::encode(std::span<const float> pixels, int layers
     tower_->run_layers(layer, std::min(layers_per_slice, config_.vision.layers - layer));
   }
   tower_->finish(features);
-  std::vector<float> host(size_t(tokens) * config_.hidden);
-  backend_->download(features, host.data());
   features_.push_back(std::move(buffer));
+  std::vector<float> host(size_t(tokens) * config_.hidden);
+  const Buffer wide = value_or_throw(backend_->allocate(host.size() * sizeof(float)));
+  const Tensor values = Tensor::matrix(wide.data(), DType::kF32, tokens, config_.hidden);
+  backend_->copy(features, values);
+  backend_->download(values, host.data());
   return host;
 }
 
@@ -163,11 +180,14 @@ GoldenSequence GoldenModel::make_sequence(const GoldenCase& golden, int first_bl
     const int block = (first_block + i * stride) % kNumBlocks;
     sequence.block_table.push_back((block + kNumBlocks) % kNumBlocks);
   }
-  if (!golden.pixels.empty()) {
+  if (golden.pixels.empty()) return sequence;
+  Tensor& features = pictures_[golden.name];
+  if (features.data == nullptr) {
     encode(golden.pixels, config_.vision.layers);
-    sequence.features = Tensor::matrix(features_.back().data(), backend_->activation_dtype(),
-                                       config_.vision.image_tokens(), config_.hidden);
+    features = Tensor::matrix(features_.back().data(), backend_->activation_dtype(),
+                              config_.vision.image_tokens(), config_.hidden);
   }
+  sequence.features = features;
   return sequence;
 }
 
@@ -238,6 +258,12 @@ std::vector<std::vector<float>> GoldenModel::run(const GoldenSequence& sequence,
     for (auto& row : step({&part, 1})) all.push_back(std::move(row));
   }
   return all;
+}
+
+double rms(std::span<const float> values) {
+  double sum = 0;
+  for (const float value : values) sum += double{value} * value;
+  return std::sqrt(sum / static_cast<double>(values.size()));
 }
 
 double max_error(std::span<const float> a, std::span<const float> b) {

@@ -5,6 +5,7 @@
 #pragma once
 
 #include <cstdint>
+#include <map>
 #include <memory>
 #include <ostream>
 #include <span>
@@ -69,19 +70,23 @@ class GoldenModel {
   static constexpr int kNumBlocks = 192;
   static constexpr int kBlockSize = 16;
 
-  // Throws std::runtime_error if the checkpoint does not load.
-  GoldenModel(const std::string& directory, RopeDtype rope);
+  // Throws std::runtime_error if there is no such device or the checkpoint does not load.
+  GoldenModel(const std::string& directory, RopeDtype rope, const std::string& device);
 
   const ModelConfig& config() const { return config_; }
   Backend& backend() { return *backend_; }
-  Decoder& decoder() { return *decoder_; }
-  VisionTower& tower() { return *tower_; }
+
+  // The dtype that the checkpoint's matrices are stored in.
+  DType stored_dtype() const { return stored_dtype_; }
+
+  // Every slot of the cache becomes NaN.
+  void poison_cache();
 
   // [image tokens, hidden] on the host, `layers_per_slice` layers at a time.
   std::vector<float> encode(std::span<const float> pixels, int layers_per_slice);
 
   // The case's prompt over blocks `first_block`, `first_block + stride`, ... (modulo kNumBlocks);
-  // room for `extra` generated tokens. Its picture is encoded here.
+  // room for `extra` generated tokens. Its picture is encoded here, the first time.
   GoldenSequence make_sequence(const GoldenCase& golden, int first_block, int stride, int extra);
 
   // One forward pass. The logits of every row of every chunk, [vocab] each, in the chunks' order.
@@ -95,12 +100,17 @@ class GoldenModel {
 
   ModelConfig config_;
   std::unique_ptr<Backend> backend_;
+  DType stored_dtype_ = DType::kF32;
   std::unique_ptr<Decoder> decoder_;
   std::unique_ptr<VisionTower> tower_;
   std::vector<Buffer> kv_buffers_;
   std::vector<KvLayer> kv_;
   std::vector<Buffer> features_;
+  std::map<std::string, Tensor> pictures_;  // features by case
 };
+
+// The root of the mean square.
+double rms(std::span<const float> values);
 
 // Largest absolute difference; infinity if the sizes differ.
 double max_error(std::span<const float> a, std::span<const float> b);

@@ -317,6 +317,14 @@ TEST(DummyWeights, are_a_function_of_seed_and_name) {
   EXPECT_NE(once, dummy(1, DType::kF32, "b.weight", {30, 7}));
 }
 
+// Large tensors are filled by several threads, each a part whose place depends on the size.
+TEST(DummyWeights, a_value_depends_on_its_index_alone) {
+  const auto longer = dummy(1, DType::kBF16, "a.bias", {(3 << 20) + 2});
+  const auto shorter = dummy(1, DType::kBF16, "a.bias", {2'200'003});
+  ASSERT_GT(longer.size(), shorter.size());
+  EXPECT_TRUE(std::equal(shorter.begin(), shorter.end(), longer.begin()));
+}
+
 TEST(DummyWeights, have_a_spread_of_one_over_the_square_root_of_the_inputs) {
   for (const DType dtype : {DType::kF32, DType::kBF16, DType::kF16}) {
     const auto values = dummy(3, dtype, "a.weight", {200, 400});

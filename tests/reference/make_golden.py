@@ -53,6 +53,16 @@ SETS = {
         config=dict(num_attention_heads=16, num_multi_query_heads=None, torch_dtype="bfloat16"),
         vision=dict(num_hidden_layers=1),
     ),
+    # Head sizes that suit tensor cores, and a picture of more rows than one of their blocks takes.
+    "tensor-cores-bf16": dict(
+        dtype="BF16",
+        config=dict(
+            hidden_size=64, num_attention_heads=2, num_multi_query_heads=1, torch_dtype="bfloat16"
+        ),
+        vision=dict(
+            hidden_size=112, num_heads=1, num_hidden_layers=1, patch_size=4, image_size=48
+        ),
+    ),
 }
 
 BASE_CONFIG = dict(

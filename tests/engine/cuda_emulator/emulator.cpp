@@ -1,11 +1,11 @@
 #include "tests/engine/cuda_emulator/emulator.hpp"
 
+#include <setjmp.h>
 #include <sys/mman.h>
 #include <ucontext.h>
 
 #include <algorithm>
 #include <cstdint>
-#include <deque>
 #include <memory>
 #include <new>
 #include <numeric>
@@ -58,14 +58,16 @@ class Stack {
 };
 
 struct Thread {
-  ucontext_t context;
+  ucontext_t context;  // where it starts; under AddressSanitizer also where it goes on
+  jmp_buf resume;
+  bool started = false;
   Index index;
   int number = 0;
   State state = State::kReady;
   const char* what = "";
   int line = 0;
   std::vector<Copy> open;
-  std::deque<std::vector<Copy>> groups;
+  std::vector<std::vector<Copy>> groups;  // the oldest first
 };
 
 struct Warp {
@@ -83,42 +85,43 @@ std::vector<std::unique_ptr<Stack>>& stacks() {
 
 Order current_order = Order::kAscending;
 
-// Switches between the scheduler's stack and those of threads.
+// Switches between the scheduler's stack and those of threads. By setjmp, because swapcontext makes
+// two system calls each time; AddressSanitizer knows the latter.
 class Switch {
  public:
-  void to_thread(ucontext_t* thread, const void* stack) {
 #if COGSERVE_EMULATOR_ASAN
+  void to_thread(Thread* thread, const void* stack) {
     void* fake = nullptr;
     __sanitizer_start_switch_fiber(&fake, stack, kStackBytes);
-    swapcontext(&scheduler_, thread);
+    swapcontext(&scheduler_, &thread->context);
     __sanitizer_finish_switch_fiber(fake, nullptr, nullptr);
-#else
-    (void)stack;
-    swapcontext(&scheduler_, thread);
-#endif
   }
-  void to_scheduler(ucontext_t* thread, bool for_good) {
-#if COGSERVE_EMULATOR_ASAN
+  void to_scheduler(Thread* thread, bool for_good) {
     void* fake = nullptr;
     __sanitizer_start_switch_fiber(for_good ? nullptr : &fake, base_, size_);
-    swapcontext(thread, &scheduler_);
+    swapcontext(&thread->context, &scheduler_);
     __sanitizer_finish_switch_fiber(fake, &base_, &size_);
-#else
-    (void)for_good;
-    swapcontext(thread, &scheduler_);
-#endif
   }
-  void thread_started() {
-#if COGSERVE_EMULATOR_ASAN
-    __sanitizer_finish_switch_fiber(nullptr, &base_, &size_);
-#endif
-  }
+  void thread_started() { __sanitizer_finish_switch_fiber(nullptr, &base_, &size_); }
 
  private:
   ucontext_t scheduler_;
-#if COGSERVE_EMULATOR_ASAN
   const void* base_ = nullptr;
   size_t size_ = 0;
+#else
+  void to_thread(Thread* thread, const void* /*stack*/) {
+    if (_setjmp(scheduler_) != 0) return;
+    if (thread->started) _longjmp(thread->resume, 1);
+    thread->started = true;
+    setcontext(&thread->context);
+  }
+  void to_scheduler(Thread* thread, bool /*for_good*/) {
+    if (_setjmp(thread->resume) == 0) _longjmp(scheduler_, 1);
+  }
+  void thread_started() {}
+
+ private:
+  jmp_buf scheduler_;
 #endif
 };
 
@@ -166,7 +169,7 @@ class Block {
         if (threads_[i].state != State::kReady) continue;
         progress = true;
         thread_ = &threads_[i];
-        switch_.to_thread(&thread_->context, stacks()[i]->base());
+        switch_.to_thread(thread_, stacks()[i]->base());
         if (!error_.empty()) break;
       }
     }
@@ -236,14 +239,14 @@ class Block {
              std::to_string(index_.z) + "): " + what;
   }
 
-  void abandon() { switch_.to_scheduler(&thread_->context, true); }
+  void abandon() { switch_.to_scheduler(thread_, true); }
 
   static void enter() {
     Block& block = *running_;
     block.switch_.thread_started();
     block.body_();
     block.thread_->state = State::kDone;
-    block.switch_.to_scheduler(&block.thread_->context, true);
+    block.switch_.to_scheduler(block.thread_, true);
   }
 
   void wait(State state, const char* what, int line) {
@@ -251,7 +254,7 @@ class Block {
     mine.state = state;
     mine.what = what;
     mine.line = line;
-    switch_.to_scheduler(&mine.context, false);
+    switch_.to_scheduler(&mine, false);
   }
 
   void release(State from, size_t begin, size_t end) {
@@ -355,7 +358,7 @@ void wait_copies(size_t pending) {
   Thread& thread = Block::running().thread();
   while (thread.groups.size() > pending) {
     for (const Copy& copy : thread.groups.front()) perform(copy);
-    thread.groups.pop_front();
+    thread.groups.erase(thread.groups.begin());
   }
 }
 

@@ -73,6 +73,18 @@ std::array<T, 32> exchange(const T& value, const char* what, int line) {
   return values;
 }
 
+// Every lane of the warp gives `value` and gets that of the lane it names.
+template <typename T>
+T take_from(int source, const T& value, const char* what, int line) {
+  static_assert(sizeof(T) <= kSlotBytes);
+  const Slots slots = exchange_slots();
+  std::memcpy(slots.mine, &value, sizeof(T));
+  sync_warp(what, line);
+  T taken;
+  std::memcpy(&taken, slots.all + source * kSlotBytes, sizeof(T));
+  return taken;
+}
+
 // cp.async: noted here, done in wait_copies. `bytes` of `to` beyond `from_bytes` become zero.
 void start_copy(void* to, const void* from, size_t bytes, size_t from_bytes);
 void commit_copies();

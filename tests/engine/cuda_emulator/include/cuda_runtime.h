@@ -55,17 +55,17 @@ inline void __syncwarp(unsigned = ~0u, int line = __builtin_LINE()) {
 }
 template <typename T>
 T __shfl_xor_sync(unsigned, T value, int mask, int line = __builtin_LINE()) {
-  return cogserve::emulator::exchange(value, "a shuffle", line)[cogserve::emulator::lane() ^ mask];
+  return cogserve::emulator::take_from(cogserve::emulator::lane() ^ mask, value, "a shuffle", line);
 }
 template <typename T>
 T __shfl_sync(unsigned, T value, int from, int line = __builtin_LINE()) {
-  return cogserve::emulator::exchange(value, "a shuffle", line)[from % 32];
+  return cogserve::emulator::take_from(from % 32, value, "a shuffle", line);
 }
 template <typename T>
 T __shfl_up_sync(unsigned, T value, unsigned delta, int line = __builtin_LINE()) {
-  const unsigned lane = cogserve::emulator::lane();
-  const auto all = cogserve::emulator::exchange(value, "a shuffle", line);
-  return lane < delta ? value : all[lane - delta];
+  const int lane = cogserve::emulator::lane();
+  const int from = lane < static_cast<int>(delta) ? lane : lane - static_cast<int>(delta);
+  return cogserve::emulator::take_from(from, value, "a shuffle", line);
 }
 inline unsigned __ballot_sync(unsigned, bool vote, int line = __builtin_LINE()) {
   const auto votes = cogserve::emulator::exchange(vote, "a ballot", line);

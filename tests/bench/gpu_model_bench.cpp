@@ -1,0 +1,278 @@
+// The engine from end to end with random weights at the shape of CogVLM2-19B: seconds to load, time
+// to the first token of a picture, prefill, decoding at 1 to 64 sequences with 2.4K tokens each,
+// and the longest gap between tokens while pictures keep arriving.
+//
+//   gpu_model_bench [--device cuda:0] [--out FILE.json] [--small 1]
+//
+// --small takes a toy's shape, to try the program itself on any device. Everything is seen from
+// outside: streams are read as a server reads them. Exits with 3 where there is no such device.
+#include <algorithm>
+#include <cstdio>
+#include <filesystem>
+#include <fstream>
+#include <memory>
+#include <random>
+#include <thread>
+#include <vector>
+
+#include "engine/base/check.hpp"
+#include "engine/engine_loop.hpp"
+#include "tests/bench/flags.hpp"
+#include "tests/bench/gpu_results.hpp"
+
+namespace cogserve {
+namespace {
+
+using bench::GpuResults;
+using Streams = std::vector<std::shared_ptr<TokenStream>>;
+
+constexpr char kConfig[] = R"({
+  "architectures": ["CogVLMForCausalLM"], "hidden_act": "silu", "template_version": "chat",
+  "bos_token_id": 128000, "eos_token_id": [128001, 128009], "pad_token_id": 128002,
+  "rms_norm_eps": 1e-05, "max_position_embeddings": 8192, "torch_dtype": "bfloat16",
+  "hidden_size": 4096, "intermediate_size": 14336, "num_attention_heads": 32,
+  "num_multi_query_heads": 8, "num_hidden_layers": 32, "vocab_size": 128256,
+  "vision_config": {
+    "hidden_act": "gelu", "in_channels": 3, "layer_norm_eps": 1e-06, "num_hidden_layers": 63,
+    "hidden_size": 1792, "intermediate_size": 15360, "num_heads": 16, "patch_size": 14,
+    "num_positions": 9217, "image_size": 1344
+  }
+})";
+
+constexpr char kSmallConfig[] = R"({
+  "architectures": ["CogVLMForCausalLM"], "hidden_act": "silu", "template_version": "chat",
+  "bos_token_id": 0, "eos_token_id": [1, 2], "pad_token_id": 3,
+  "rms_norm_eps": 1e-05, "max_position_embeddings": 512, "torch_dtype": "bfloat16",
+  "hidden_size": 64, "intermediate_size": 48, "num_attention_heads": 2,
+  "num_multi_query_heads": 1, "num_hidden_layers": 2, "vocab_size": 128,
+  "vision_config": {
+    "hidden_act": "gelu", "in_channels": 3, "layer_norm_eps": 1e-06, "num_hidden_layers": 3,
+    "hidden_size": 64, "intermediate_size": 40, "num_heads": 2, "patch_size": 14,
+    "num_positions": 17, "image_size": 56
+  }
+})";
+
+// How much of everything: the model's own, or as much as a toy bears.
+struct Load {
+  std::vector<int> sequences;
+  int context;         // tokens of a sequence when it begins to decode
+  int decoded_tokens;  // steps that are timed
+  int most_tokens;     // of a sequence
+  int pictures;        // that arrive one after the other
+};
+const Load kLoad = {{1, 8, 32, 64}, 2400, 48, 8192, 6};
+const Load kSmallLoad = {{1, 4}, 60, 12, 500, 3};
+
+double seconds_since(Clock::time_point begin) {
+  return std::chrono::duration<double>(Clock::now() - begin).count();
+}
+
+double ms(std::chrono::nanoseconds time) {
+  return std::chrono::duration<double, std::milli>(time).count();
+}
+
+Request make_request(const ModelConfig& model, uint64_t seed, int text_tokens, bool with_picture,
+                     int max_tokens) {
+  std::mt19937_64 random(seed);
+  Request request;
+  for (int i = 0; i < text_tokens; ++i) {
+    request.text_ids.push_back(static_cast<int32_t>(4 + random() % (model.vocab / 2)));
+  }
+  if (with_picture) {
+    std::uniform_real_distribution<float> uniform(-2.0f, 2.0f);
+    request.pixels.resize(size_t{3} * model.vision.image_size * model.vision.image_size);
+    for (float& pixel : request.pixels) pixel = uniform(random);
+  }
+  request.sampling.temperature = 0.0f;
+  request.max_tokens = max_tokens;
+  request.ignore_eos = true;
+  return request;
+}
+
+std::shared_ptr<TokenStream> submit(Engine& engine, Request request) {
+  auto stream = engine.submit(std::move(request));
+  check(stream.ok(), stream.status().ToString().c_str());
+  return *std::move(stream);
+}
+
+// Reads a stream to its end, which must be a good one.
+EndEvent read(TokenStream& stream) {
+  while (true) {
+    const TokenStream::Event event = stream.wait();
+    if (const auto* end = std::get_if<EndEvent>(&event)) {
+      check(end->status.ok(), end->status.ToString().c_str());
+      return *end;
+    }
+  }
+}
+
+class ModelBench {
+ public:
+  ModelBench(Engine* engine, const Load& load, GpuResults* results)
+      : engine_(*engine), model_(engine->info().model), load_(load), results_(*results) {}
+
+  // The first requests of each shape let the libraries choose their kernels.
+  void warm_up() {
+    for (const bool picture : {true, false}) {
+      read(*submit(engine_, request(0, picture, 2)));
+    }
+  }
+
+  // A picture's share is what its first token takes longer than that of as much text: on a GPU the
+  // end of the tower's work cannot be seen from outside.
+  void first_token() {
+    double text = 1e9, picture = 1e9;
+    for (int i = 0; i < 3; ++i) {
+      const RequestTimings plain = read(*submit(engine_, request(10 + i, false, 1))).timings;
+      const RequestTimings seen = read(*submit(engine_, request(20 + i, true, 1))).timings;
+      text = std::min(text, ms(plain.prefill));
+      picture = std::min(picture, ms(seen.vision + seen.prefill));
+    }
+    results_.add("first_token", {{"prompt_tokens", 1.0 * prompt_tokens()},
+                                 {"with_picture_ms", picture},
+                                 {"prefill_ms", text},
+                                 {"vision_ms", picture - text}});
+  }
+
+  // Steps in which all sequences decode: the last one's, since it is the last to be prefilled. The
+  // others go on until it has ended. By the engine's own clock.
+  void decode(int sequences) {
+    double best = 1e9;
+    double context = 0;
+    const int attempts = sequences > 8 ? 1 : 2;  // prefill of many takes its time
+    for (int attempt = 0; attempt < attempts; ++attempt) {
+      Streams others;
+      for (int i = 1; i < sequences; ++i) {
+        others.push_back(submit(engine_, make_request(model_, 100 + i, load_.context - 1, false,
+                                                      load_.most_tokens - load_.context)));
+      }
+      const EndEvent end = read(*submit(
+          engine_, make_request(model_, 100, load_.context - 1, false, load_.decoded_tokens + 1)));
+      best = std::min(best, ms(end.timings.decode) / load_.decoded_tokens);
+      context = load_.context + load_.decoded_tokens / 2.0;
+      for (const auto& stream : others) stream->cancel();
+      for (const auto& stream : others) context = std::max(context, read_to_the_end(*stream));
+    }
+    results_.add("decode_" + std::to_string(sequences),
+                 {{"longest_context_tokens", context},
+                  {"step_ms", best},
+                  {"tokens_per_s", 1000.0 * sequences / best}});
+  }
+
+  void gap_while_pictures_arrive() {
+    constexpr int kStreams = 4;
+    Streams streams;
+    for (int i = 0; i < kStreams; ++i) {
+      streams.push_back(
+          submit(engine_, make_request(model_, 200 + i, load_.context / 8, false, load_.context)));
+    }
+    for (const auto& stream : streams) stream->wait();
+    std::thread pictures([&] {
+      for (int i = 0; i < load_.pictures; ++i) {
+        read(*submit(engine_, request(300 + i, true, 1)));
+      }
+      for (const auto& stream : streams) stream->cancel();
+    });
+    std::vector<double> longest(kStreams);
+    std::vector<std::thread> readers;
+    for (int i = 0; i < kStreams; ++i) {
+      readers.emplace_back([&, i] { longest[i] = longest_gap_ms(*streams[i]); });
+    }
+    for (std::thread& reader : readers) reader.join();
+    pictures.join();
+    results_.add("gap_while_pictures_arrive",
+                 {{"longest_ms", *std::max_element(longest.begin(), longest.end())},
+                  {"streams", kStreams},
+                  {"pictures", 1.0 * load_.pictures}});
+  }
+
+ private:
+  int prompt_tokens() const { return 1 + model_.vision.image_tokens() + kQuestion; }
+
+  Request request(uint64_t seed, bool picture, int max_tokens) const {
+    return make_request(model_, seed, picture ? kQuestion : prompt_tokens() - 1, picture,
+                        max_tokens);
+  }
+
+  // Tokens of a sequence that was cancelled, which must have been at work until then.
+  double read_to_the_end(TokenStream& stream) const {
+    while (true) {
+      const TokenStream::Event event = stream.wait();
+      if (const auto* end = std::get_if<EndEvent>(&event)) {
+        check(end->status.code() == absl::StatusCode::kCancelled,
+              "the sequences decode all together");
+        return end->prompt_tokens + end->completion_tokens;
+      }
+    }
+  }
+
+  static double longest_gap_ms(TokenStream& stream) {
+    double longest = 0;
+    Clock::time_point last = Clock::now();
+    while (std::holds_alternative<TokenEvent>(stream.wait())) {
+      const Clock::time_point now = Clock::now();
+      longest = std::max(longest, ms(now - last));
+      last = now;
+    }
+    return longest;
+  }
+
+  static constexpr int kQuestion = 49;  // tokens: 2356 with a picture of the real model
+
+  Engine& engine_;
+  const ModelConfig& model_;
+  const Load& load_;
+  GpuResults& results_;
+};
+
+std::string write_config(bool small) {
+  const auto directory = std::filesystem::temp_directory_path() / "cogserve_gpu_model_bench";
+  std::filesystem::create_directories(directory);
+  std::ofstream(directory / "config.json") << (small ? kSmallConfig : kConfig);
+  return directory.string();
+}
+
+int run(int argc, char** argv) {
+  const bool small = bench::take_flag(argc, argv, "--small", 0) != 0;
+  const std::string out = bench::take_text(argc, argv, "--out", "");
+  EngineConfig config;
+  config.device = bench::take_text(argc, argv, "--device", "cuda:0");
+  config.model_dir = write_config(small);
+  config.load_format = LoadFormat::kDummy;
+  config.seed = 1;
+  config.outbox_tokens = kLoad.most_tokens;  // sequences that nobody reads go on
+  auto backend = make_backend(config.device, 0);
+  if (!backend.ok()) {
+    std::fprintf(stderr, "no CUDA device: %s\n", std::string(backend.status().message()).c_str());
+    return bench::kNoDevice;
+  }
+  Backend* const device = backend->get();
+  const int64_t free_before = device->available_memory();
+  const Clock::time_point begin = Clock::now();
+  auto engine = start_engine(config, *std::move(backend), nullptr, [](std::string_view what) {
+    std::fprintf(stderr, "a step failed: %.*s\n", static_cast<int>(what.size()), what.data());
+  });
+  check(engine.ok(), engine.status().ToString().c_str());
+  const double seconds = seconds_since(begin);
+  const EngineInfo& info = (*engine)->info();
+  std::printf("%s\n", info.device.c_str());
+  GpuResults results;
+  results.add("load", {{"seconds", seconds},
+                       {"weights_gb", info.weight_bytes / 1e9},
+                       {"gb_per_s", info.weight_bytes / seconds / 1e9},
+                       {"kv_tokens", 1.0 * info.kv_tokens()}});
+  const Load& load = small ? kSmallLoad : kLoad;
+  ModelBench bench(engine->get(), load, &results);
+  bench.warm_up();
+  bench.first_token();
+  for (const int sequences : load.sequences) bench.decode(sequences);
+  bench.gap_while_pictures_arrive();
+  results.add("memory", {{"used_gb", (free_before - device->available_memory()) / 1e9}});
+  results.write(out);
+  return 0;
+}
+
+}  // namespace
+}  // namespace cogserve
+
+int main(int argc, char** argv) { return cogserve::run(argc, argv); }

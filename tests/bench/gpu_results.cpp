@@ -1,0 +1,29 @@
+#include "tests/bench/gpu_results.hpp"
+
+#include <cstdio>
+#include <fstream>
+#include <nlohmann/json.hpp>
+#include <stdexcept>
+
+namespace cogserve::bench {
+
+void GpuResults::add(const std::string& name, const Figures& figures) {
+  std::printf("%-44s", name.c_str());
+  for (const auto& [figure, value] : figures) std::printf(" %s=%.4g", figure.c_str(), value);
+  std::printf("\n");
+  std::fflush(stdout);
+  results_.emplace_back(name, figures);
+}
+
+void GpuResults::write(const std::string& path) const {
+  if (path.empty()) return;
+  nlohmann::ordered_json all;
+  for (const auto& [name, figures] : results_) {
+    for (const auto& [figure, value] : figures) all[name][figure] = value;
+  }
+  std::ofstream out(path);
+  out << all.dump(1) << "\n";
+  if (!out.flush()) throw std::runtime_error(path + ": cannot be written");
+}
+
+}  // namespace cogserve::bench

@@ -1,0 +1,27 @@
+// What the GPU's benchmarks have in common: the end when there is no GPU, and results as JSON.
+#pragma once
+
+#include <string>
+#include <utility>
+#include <vector>
+
+namespace cogserve::bench {
+
+// The exit code of a benchmark that found no CUDA device.
+inline constexpr int kNoDevice = 3;
+
+// Figures by name, each measurement an object: {"<name>": {"ms": 1.5, ...}, ...}.
+class GpuResults {
+ public:
+  using Figures = std::vector<std::pair<std::string, double>>;
+
+  // Printed at once, kept for write().
+  void add(const std::string& name, const Figures& figures);
+  // Throws std::runtime_error if the file cannot be written; an empty path writes nothing.
+  void write(const std::string& path) const;
+
+ private:
+  std::vector<std::pair<std::string, Figures>> results_;
+};
+
+}  // namespace cogserve::bench

@@ -1,0 +1,39 @@
+#!/usr/bin/env bash
+# Builds what proves and measures the CUDA backend and packs it for a machine with a GPU, together
+# with the shared libraries it needs beyond glibc, the driver and CUDA's own.
+# Usage: tests/gpu/bundle.sh [FILE.tar.gz]   (default: build-cuda/gpu-bundle.tar.gz)
+# COGSERVE_CUDA_ARCHITECTURES is what it compiles for (default: 80;90).
+set -euo pipefail
+cd "$(dirname "$0")/../.."
+
+file=$(realpath -m "${1:-build-cuda/gpu-bundle.tar.gz}")
+most=$((60 << 20))
+export COGSERVE_CUDA_ARCHITECTURES=${COGSERVE_CUDA_ARCHITECTURES:-80;90}
+scripts/build.sh cuda gpu
+
+stage=$(mktemp -d)
+trap 'rm -rf "$stage"' EXIT
+mkdir -p "$stage/bin" "$stage/lib"
+programs=(
+  tests/engine/cuda_ops_test tests/engine/golden_test tests/engine/engine_device_test
+  tests/bench/gpu_kernels_bench tests/bench/gpu_model_bench
+)
+for program in "${programs[@]}"; do
+  strip -o "$stage/bin/$(basename "$program")" "build-cuda/$program"
+  # "libname => /path (address)"; the rest are glibc's own, the driver's and CUDA's.
+  ldd "build-cuda/$program" | awk '$2 == "=>" && $3 ~ /^\// {print $3}' |
+    grep -Ev '/(libc|libm|libdl|librt|libpthread|libresolv|libcuda|libcublas|libcublasLt|libcudart)\.so' |
+    while read -r library; do cp -Lu "$library" "$stage/lib/"; done
+done
+cp -r tests/data/golden "$stage/golden"
+cp tests/gpu/{run.sh,summarise.py,peer_torch.py,README.md} "$stage/"
+git rev-parse HEAD >"$stage/commit" 2>/dev/null || echo unknown >"$stage/commit"
+
+mkdir -p "$(dirname "$file")"
+tar -C "$stage" -czf "$file" .
+size=$(stat -c %s "$file")
+printf '%s: %d bytes (%d MiB)\n' "$file" "$size" $((size >> 20))
+if [ "$size" -gt "$most" ]; then
+  echo "more than $most bytes: too large" >&2
+  exit 1
+fi

@@ -1,0 +1,70 @@
+#!/usr/bin/env bash
+# Proves and measures the CUDA backend on this machine's first GPU, in less than eight minutes.
+# Usage: run.sh [BUNDLE_DIR] [OUT_DIR]   (default: the folder of this script, and ./gpu-results)
+# Each part has a time limit, and one that fails does not stop the others. Writes results.json and a
+# table. Exits with 0 if every part was there and passed, 3 without a CUDA device, else 1.
+set -uo pipefail
+bundle=$(realpath "${1:-$(dirname "$0")}")
+out=$(realpath -m "${2:-gpu-results}")
+mkdir -p "$out"
+rm -f "$out"/*.json "$out"/*.log "$out"/parts.txt
+
+# Where cuBLASLt is if the linker does not know: in a toolkit, or in Python's packages.
+find_cublas() {
+  if ldconfig -p 2>/dev/null | grep -q 'libcublasLt\.so\.13'; then return; fi
+  local site
+  site=$(python3 -c 'import site; print(" ".join(site.getsitepackages()))' 2>/dev/null)
+  # shellcheck disable=SC2086
+  find -L /usr/local/cuda*/lib64 $site -maxdepth 4 -name 'libcublasLt.so.13' -printf '%h\n' \
+    2>/dev/null | head -n 1
+}
+libraries=$bundle/lib:$(find_cublas)
+
+probe=$(LD_LIBRARY_PATH=$libraries "$bundle/bin/gpu_kernels_bench" --probe 1 2>&1)
+case $? in
+  0) echo "$probe" ;;
+  3)
+    echo "no CUDA device: ${probe#no CUDA device: }" >&2
+    exit 3
+    ;;
+  *)
+    echo "the programs do not start: $probe" >&2
+    exit 1
+    ;;
+esac
+echo "$probe" >"$out/device.txt"
+
+# part NAME SECONDS COMMAND...: its output goes to NAME.log, its exit code to parts.txt.
+part() {
+  local name=$1 limit=$2 began=$SECONDS code
+  shift 2
+  timeout -k 5 "$limit" "$@" >"$out/$name.log" 2>&1 </dev/null
+  code=$?
+  printf '%s %d %d\n' "$name" "$code" $((SECONDS - began)) >>"$out/parts.txt"
+  printf '%-10s exit %d after %d s\n' "$name" "$code" $((SECONDS - began))
+}
+absent() { printf '%s absent 0\n' "$1" >>"$out/parts.txt"; }
+ours=(env "LD_LIBRARY_PATH=$libraries" "COGSERVE_GOLDEN_DIR=$bundle/golden")
+
+part ops 60 "${ours[@]}" "$bundle/bin/cuda_ops_test" "--gtest_output=json:$out/ops.json"
+part golden 45 "${ours[@]}" "$bundle/bin/golden_test" --device cuda:0 \
+  "--gtest_output=json:$out/golden.json"
+part engine 30 "${ours[@]}" "$bundle/bin/engine_device_test" --device cuda:0 \
+  "--gtest_output=json:$out/engine.json"
+part kernels 60 "${ours[@]}" "$bundle/bin/gpu_kernels_bench" --out "$out/kernels.json"
+if python3 -c 'import torch, sys; sys.exit(not torch.cuda.is_available())' 2>/dev/null; then
+  part peer 40 python3 "$bundle/peer_torch.py" "$out/peer.json"
+else
+  absent peer
+fi
+part model 120 "${ours[@]}" "$bundle/bin/gpu_model_bench" --out "$out/model.json"
+for tool in memcheck racecheck; do
+  if command -v compute-sanitizer >/dev/null; then
+    part "$tool" 50 "${ours[@]}" compute-sanitizer --tool "$tool" --error-exitcode 9 \
+      "$bundle/bin/cuda_ops_test" --gtest_filter='-*CudaLarge*'
+  else
+    absent "$tool"
+  fi
+done
+
+python3 "$bundle/summarise.py" "$out"
