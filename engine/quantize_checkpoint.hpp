@@ -15,7 +15,7 @@ namespace cogserve {
 struct QuantizeOptions {
   std::string source;
   std::string destination;  // made if it is not there
-  WeightFormats formats;
+  WeightFormats formats = {};
   int threads = 0;                      // 0 = one for each core
   int64_t shard_bytes = 4'900'000'000;  // most of one file's tensors
 };

@@ -255,6 +255,15 @@ void KernelBench::paged_prefill(int64_t first, int64_t count) {
          });
 }
 
+int processors() {
+  int device = 0;
+  int count = 0;
+  check_cuda(cudaGetDevice(&device), "cudaGetDevice");
+  check_cuda(cudaDeviceGetAttribute(&count, cudaDevAttrMultiProcessorCount, device),
+             "cudaDeviceGetAttribute");
+  return count;
+}
+
 void KernelBench::paged_decode(int sequences) {
   constexpr int64_t kBlocks = kContext / kBlockSize;
   std::vector<int32_t> tables(sequences * kBlocks);
@@ -270,13 +279,22 @@ void KernelBench::paged_decode(int sequences) {
                  static_cast<int>(kAttentionScratchBytes / split_bytes(kHeads, kHeadDim)), &plan);
   const DecodeSplit* const splits = on_device(plan.splits);
   const DecodeMerge* const merges = on_device(plan.merges);
+  std::vector<int32_t> counts;
+  for (const DecodeWave& wave : plan.waves) counts.push_back(wave.splits);
+  const int32_t* const device_counts = on_device(counts);
+  std::vector<DecodeWaveArrays> waves;
+  for (const DecodeWave& wave : plan.waves) {
+    waves.push_back({splits + wave.split_begin, device_counts + waves.size(),
+                     merges + wave.merge_begin, wave.merges,
+                     split_grid({kHeads, kKvHeads, kHeadDim}, processors())});
+  }
   arrays_.push_back(allocate_device(kAttentionScratchBytes));
   auto* const scratch = static_cast<float*>(arrays_.back().get());
   report("paged_decode_" + std::to_string(sequences),
          4.0 * sequences * kContext * kHeads * kHeadDim,
          4.0 * sequences * kContext * kKvHeads * kHeadDim, [&](int) {
-           for (const DecodeWave& wave : plan.waves) {
-             attend_decode(attention, splits, merges, wave, scratch, stream_.get());
+           for (const DecodeWaveArrays& wave : waves) {
+             attend_decode(attention, wave, scratch, stream_.get());
            }
          });
 }
@@ -354,8 +372,9 @@ void KernelBench::sampling(const char* name, float temperature) {
       Tensor::matrix(const_cast<float*>(on_device(logits)), DType::kF32, kRows, kVocab);
   const SampleTask* const device_tasks = on_device(tasks);
   auto* const results = reinterpret_cast<SampleResult*>(output_.get());
+  auto* const drawn_ids = reinterpret_cast<int32_t*>(results + kRows);
   report(name, 0, 4.0 * kRows * kVocab, [&](int) {
-    sample(matrix, device_tasks, nullptr, nullptr, nullptr, results, stream_.get());
+    sample(matrix, device_tasks, nullptr, nullptr, nullptr, results, drawn_ids, stream_.get());
   });
 }
 
