@@ -1,7 +1,9 @@
 // y = x W^T of the CUDA backend against plain loops, and bit for bit against itself.
 #include <cmath>
 
+#include "engine/base/error.hpp"
 #include "tests/engine/cuda_test_tools.hpp"
+#include "tests/engine/random_weight.hpp"
 
 namespace cogserve {
 namespace {
@@ -77,6 +79,14 @@ TEST_P(CudaLinear, takes_checkpoints_of_every_dtype) {
     backend().linear(x.tensor(), weight, nullptr, y.tensor());
     expect_product(x.read(), rounded(values), nullptr, y.read(), 0.0);
   }
+}
+
+TEST_P(CudaLinear, refuses_quantised_weights_and_says_what_to_do) {
+  const testing::RandomWeight quantised({WeightFormat::kInt4, 128}, 16, 64, 1);
+  const absl::Status refused = backend().load_weight(quantised.host()).status();
+  EXPECT_TRUE(absl::IsInvalidArgument(refused));
+  EXPECT_EQ(error_reason(refused), "WEIGHT_FORMAT");
+  EXPECT_NE(refused.message().find("--device cpu"), std::string::npos);
 }
 
 TEST_P(CudaLinear, gives_each_of_up_to_8_rows_the_bits_it_has_alone) {
