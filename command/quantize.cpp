@@ -37,9 +37,9 @@ void print_report(const QuantizeReport& report) {
     std::printf("%-72s %-6s %13.3f%%\n", tensor.name.c_str(),
                 std::string(format_name(tensor.format)).c_str(), 100 * tensor.relative_error);
   }
-  std::printf("%.2f GB became %.2f GB in %d files (%d kept from an earlier run)\n",
-              static_cast<double>(report.bytes_before) / 1e9,
-              static_cast<double>(report.bytes_after) / 1e9, report.shards, report.shards_kept);
+  std::printf("%.1f MB became %.1f MB; files: %d, kept from an earlier run: %d\n",
+              static_cast<double>(report.bytes_before) / 1e6,
+              static_cast<double>(report.bytes_after) / 1e6, report.shards, report.shards_kept);
 }
 
 }  // namespace
@@ -62,7 +62,9 @@ int run_quantize(const std::vector<std::string>& arguments) {
   }
   if (!status.ok()) return fail(kExitUsage, status);
 
-  QuantizeOptions options{.source = positional->at(0), .destination = positional->at(1)};
+  QuantizeOptions options;
+  options.source = positional->at(0);
+  options.destination = positional->at(1);
   options.formats = flags.formats.formats();
   options.threads = flags.threads;
   absl::StatusOr<QuantizeReport> report;

@@ -11,15 +11,14 @@ float round_to(DType dtype, float value) {
   return value;
 }
 
-// Before its scale.
-float code_value(const HostWeight& weight, int64_t row, int64_t col) {
+// Before its scale, which is that of group `group`.
+float code_value(const HostWeight& weight, int64_t row, int64_t col, int64_t group) {
   if (weight.format == WeightFormat::kInt8) {
     return static_cast<int8_t>(weight.codes[row * weight.in_features + col]);
   }
   const auto pair = std::to_integer<unsigned>(weight.codes[(row * weight.in_features + col) / 2]);
   const unsigned code = col % 2 == 0 ? pair & 15u : pair >> 4;
   if (weight.format == WeightFormat::kCodebook4) return weight.codebook[code];
-  const int64_t group = row * weight.groups() + col / weight.group_size;
   const int zero = weight.zeros == nullptr ? 8 : weight.zeros[group];
   return static_cast<float>(static_cast<int>(code) - zero);
 }
@@ -39,8 +38,8 @@ float weight_value(const HostWeight& weight, int64_t row, int64_t col) {
   if (weight.format == WeightFormat::kDense) {
     return host_value(weight.dense, row * weight.in_features + col);
   }
-  const float scale = weight.scales[row * weight.groups() + col / weight.group_size];
-  return round_to(weight.dtype, code_value(weight, row, col) * scale);
+  const int64_t group = row * weight.groups() + col / weight.group_size;
+  return round_to(weight.dtype, code_value(weight, row, col, group) * weight.scales[group]);
 }
 
 }  // namespace cogserve

@@ -16,15 +16,16 @@ namespace {
 
 // Shares of the largest element that may be the end of the scale; the first is plain rounding.
 constexpr float kClips[] = {1.0f, 0.96f, 0.92f, 0.88f, 0.84f, 0.80f, 0.75f, 0.70f};
-// Partial sums of squares, for compilers to make vectors of; added up in order.
+// Eight floats that compilers keep in vectors, whatever their width.
+using Lanes [[gnu::vector_size(32)]] = float;
 constexpr int kLanes = 8;
 constexpr int64_t kNone = std::numeric_limits<int64_t>::max();
 
-// To the nearest whole number, ties to even; |value| is far below 2^22.
-float round_even(float value) {
-  constexpr float kMagic = 12582912.0f;  // 1.5 * 2^23
-  return (value + kMagic) - kMagic;
-}
+// Adding and subtracting it rounds what is far below 2^22 to the nearest whole number, ties to
+// even.
+constexpr float kRounder = 12582912.0f;  // 1.5 * 2^23
+
+float round_even(float value) { return (value + kRounder) - kRounder; }
 
 // `body(row, values)` for all rows, each once; `values` is scratch of `width` floats.
 template <typename Body>
@@ -81,19 +82,21 @@ float int4_level(float value, float inverse) {
   return std::clamp(round_even(value * inverse), -8.0f, 7.0f);
 }
 
-// Of kInt4GroupSize values.
+// Of kInt4GroupSize values: int4_level for eight at a time.
 float int4_error(const float* values, float scale) {
   const float inverse = inverse_of(scale);
-  float sums[kLanes] = {};
+  Lanes sums = {};
   for (int64_t i = 0; i < kInt4GroupSize; i += kLanes) {
-    for (int lane = 0; lane < kLanes; ++lane) {
-      const float value = values[i + lane];
-      const float error = value - int4_level(value, inverse) * scale;
-      sums[lane] += error * error;
-    }
+    Lanes value;
+    std::memcpy(&value, values + i, sizeof value);
+    Lanes level = (value * inverse + kRounder) - kRounder;
+    level = level < -8.0f ? Lanes{} - 8.0f : level;
+    level = level > 7.0f ? Lanes{} + 7.0f : level;
+    const Lanes error = value - level * scale;
+    sums += error * error;
   }
   float sum = 0.0f;
-  for (const float lane : sums) sum += lane;
+  for (int lane = 0; lane < kLanes; ++lane) sum += sums[lane];
   return sum;
 }
 

@@ -1,8 +1,8 @@
 // Decode throughput: whole steps of the engine (schedule, batch, forward, greedy sampling, commit,
 // streams read) with 1 to 32 sequences, at the layer shapes of Llama 3 8B, which are those of the
-// model's language expert, with random bf16 weights.
+// model's language expert, with random bf16 weights, or with int4 ones and an int8 head.
 //
-//   decode_bench [--threads N] [--tries N] [--layers N] [Google Benchmark's flags]
+//   decode_bench [--threads N] [--tries N] [--layers N] [--int4 1] [Google Benchmark's flags]
 //
 // Prompts are not computed: keys and values are random numbers from the start, which costs a
 // decode step the same. Every figure is the best of `tries`.
@@ -17,6 +17,7 @@
 
 #include "engine/base/check.hpp"
 #include "engine/model/dummy_weights.hpp"
+#include "engine/model/quantize.hpp"
 #include "engine/model/weights.hpp"
 #include "engine/run/model_runner.hpp"
 #include "engine/schedule/scheduler.hpp"
@@ -51,11 +52,26 @@ ModelConfig make_config(int layers) {
   return config;
 }
 
-// Bytes of weights that a step reads: the language expert of each layer, and the head.
-double bytes_per_step(const ModelConfig& config) {
-  const double layer =
-      double(config.hidden) * (config.qkv_width() + config.hidden + 3.0 * config.intermediate);
-  return 2.0 * (config.layers * layer + double(config.vocab) * config.hidden);
+// What a step reads: the language expert of each layer, and the head.
+struct StepWork {
+  double bytes = 0.0;     // of weights
+  double elements = 0.0;  // of weights: two operations each for a sequence
+};
+
+StepWork work_per_step(const Backend& backend, const ModelConfig& config,
+                       const WeightFormats& formats) {
+  StepWork work;
+  const auto add = [&](WeightFormat format, int times, int64_t out, int64_t in) {
+    const HostWeight form = weight_form(format, DType::kBF16, out, in);
+    work.bytes += static_cast<double>(times) * static_cast<double>(backend.weight_bytes(form));
+    work.elements += static_cast<double>(times) * static_cast<double>(out * in);
+  };
+  add(formats.decoder, config.layers, config.qkv_width(), config.hidden);
+  add(formats.decoder, config.layers, config.hidden, config.hidden);
+  add(formats.decoder, 2 * config.layers, config.intermediate, config.hidden);
+  add(formats.decoder, config.layers, config.hidden, config.intermediate);
+  add(formats.head, 1, config.vocab, config.hidden);
+  return work;
 }
 
 template <typename T>
@@ -80,9 +96,9 @@ KvCache make_kv_cache(Backend* backend, const ModelConfig& config) {
   return cache;
 }
 
-ModelRunner make_runner(Backend* backend, const ModelConfig& config) {
+ModelRunner make_runner(Backend* backend, const ModelConfig& config, const WeightFormats& formats) {
   DummyWeights source(1, DType::kBF16);
-  ModelWeights weights = expect(load_weights(backend, config, &source, nullptr));
+  ModelWeights weights = expect(load_weights(backend, config, &source, nullptr, {formats}));
   Decoder decoder = expect(Decoder::create(backend, config, std::move(weights.decoder),
                                            kMaxSequences, kMaxSequences, RopeDtype::kAuto));
   VisionTower tower = expect(VisionTower::create(backend, config, std::move(weights.vision)));
@@ -161,13 +177,11 @@ void add_benchmark(ModelRunner* runner, int sequences, double bytes, double band
       ->Repetitions(tries);
 }
 
-void print_table(const bench::BestReporter& results, const ModelConfig& config, double bandwidth,
-                 double peak) {
-  const double bytes = bytes_per_step(config);
-  std::printf(
-      "\n%d layers, %.2f GB of bf16 weights a step, read bandwidth %.1f GB/s, "
-      "FMA peak %.1f GFLOP/s\n",
-      config.layers, bytes / 1e9, bandwidth / 1e9, peak / 1e9);
+void print_table(const bench::BestReporter& results, const std::string& what, const StepWork& work,
+                 double bandwidth, double peak) {
+  const double bytes = work.bytes;
+  std::printf("\n%s, %.2f GB of weights a step, read bandwidth %.1f GB/s, FMA peak %.1f GFLOP/s\n",
+              what.c_str(), bytes / 1e9, bandwidth / 1e9, peak / 1e9);
   std::printf("%9s %10s %10s %10s %8s %8s %11s\n", "sequences", "ms a step", "tokens/s", "GB/s",
               "of bytes", "of peak", "vs 1 stream");
   const double one = results.seconds(name_of(1));
@@ -176,7 +190,7 @@ void print_table(const bench::BestReporter& results, const ModelConfig& config, 
     if (seconds == 0.0) continue;  // filtered out
     std::printf("%9d %10.1f %10.2f %10.1f %7.0f%% %7.0f%% %10.2fx\n", sequences, seconds * 1e3,
                 sequences / seconds, bytes / seconds / 1e9, 100 * bytes / seconds / bandwidth,
-                100 * sequences * bytes / seconds / peak, sequences * one / seconds);
+                200 * sequences * work.elements / seconds / peak, sequences * one / seconds);
   }
 }
 
@@ -184,19 +198,26 @@ int run(int argc, char** argv) {
   const int threads = bench::take_flag(argc, argv, "--threads", 0);
   const int tries = bench::take_flag(argc, argv, "--tries", 2);
   const ModelConfig config = make_config(bench::take_flag(argc, argv, "--layers", 4));
+  WeightFormats formats;
+  if (bench::take_flag(argc, argv, "--int4", 0) != 0) {
+    formats = {.decoder = WeightFormat::kInt4, .head = WeightFormat::kInt8};
+  }
   benchmark::Initialize(&argc, argv);
   const auto backend = expect(make_backend("cpu", threads));
   std::printf("%s\n", backend->description().c_str());
   cpu::ThreadPool pool(threads);
   const double bandwidth = bench::read_bandwidth(pool, 5);
   const double peak = bench::fma_peak(pool, 5);
-  ModelRunner runner = make_runner(backend.get(), config);
+  ModelRunner runner = make_runner(backend.get(), config, formats);
+  const StepWork work = work_per_step(*backend, config, formats);
   for (int sequences : kSequences) {
-    add_benchmark(&runner, sequences, bytes_per_step(config), bandwidth, tries);
+    add_benchmark(&runner, sequences, work.bytes, bandwidth, tries);
   }
   bench::BestReporter reporter;
   benchmark::RunSpecifiedBenchmarks(&reporter);
-  print_table(reporter, config, std::max(bandwidth, bench::read_bandwidth(pool, 5)),
+  const std::string what =
+      std::to_string(config.layers) + " layers, " + describe_weights(formats, DType::kBF16);
+  print_table(reporter, what, work, std::max(bandwidth, bench::read_bandwidth(pool, 5)),
               std::max(peak, bench::fma_peak(pool, 5)));
   return 0;
 }

@@ -1,5 +1,6 @@
 // Backend::linear for W [14336, 4096] at 1 to 512 rows: against what this machine's memory and
-// multipliers can do, measured in the same run, and against OpenBLAS on the same weights in f32.
+// multipliers can do, measured in the same run, and against OpenBLAS on the same weights in f32;
+// and with W in int4 (groups of 128) and int8.
 //
 //   linear_bench [--threads N] [--tries N] [Google Benchmark's flags]
 //
@@ -21,6 +22,7 @@ extern "C" void openblas_set_num_threads(int);
 #include "tests/bench/best_reporter.hpp"
 #include "tests/bench/flags.hpp"
 #include "tests/bench/machine_limits.hpp"
+#include "tests/engine/random_weight.hpp"
 
 namespace cogserve {
 namespace {
@@ -40,6 +42,8 @@ struct Setup {
     for (size_t i = 0; i < w.size(); ++i) halves[i] = to_bfloat16(w[i]).bits;
     bf16 = load(halves.data(), DType::kBF16);
     f32 = load(w.data(), DType::kF32);
+    int4 = load({WeightFormat::kInt4, 128});
+    int8 = load({WeightFormat::kInt8, kIn});
 #ifdef COGSERVE_WITH_OPENBLAS
     dense = std::move(w);
     openblas_set_num_threads(threads);
@@ -49,6 +53,10 @@ struct Setup {
   Weight load(const void* data, DType dtype) {
     return *backend.load_weight(
         dense_weight({static_cast<const std::byte*>(data), dtype, {kOut, kIn}}));
+  }
+
+  Weight load(const testing::WeightKind& kind) {
+    return *backend.load_weight(testing::RandomWeight(kind, kOut, kIn, 1).host());
   }
 
   void linear(const Weight& weight, int rows) {
@@ -74,6 +82,8 @@ struct Setup {
   std::vector<float> y;
   Weight bf16;
   Weight f32;
+  Weight int4;
+  Weight int8;
 };
 
 std::string name_of(const std::string& kind, int rows) { return kind + "_" + std::to_string(rows); }
@@ -108,6 +118,23 @@ void print_table(const bench::BestReporter& results, double bandwidth, double pe
   }
 }
 
+// Operations on integers, against the peak of f32.
+void print_quantized_table(const bench::BestReporter& results, const Setup& setup, double bandwidth,
+                           double peak) {
+  std::printf("\n%5s %10s %10s %8s %8s %8s %10s %10s\n", "rows", "int4 ms", "GOP/s", "of peak",
+              "of bytes", "vs bf16", "int8 ms", "vs bf16");
+  for (int rows : kRows) {
+    const double bf16 = results.seconds(name_of("bf16", rows));
+    const double int4 = results.seconds(name_of("int4", rows));
+    const double int8 = results.seconds(name_of("int8", rows));
+    const double operations = 2.0 * rows * kOut * kIn;
+    const double bytes = static_cast<double>(setup.int4.storage.bytes());
+    std::printf("%5d %10.2f %10.1f %7.0f%% %7.0f%% %7.2fx %10.2f %9.2fx\n", rows, int4 * 1e3,
+                operations / int4 / 1e9, 100 * operations / int4 / peak,
+                100 * bytes / int4 / bandwidth, bf16 / int4, int8 * 1e3, bf16 / int8);
+  }
+}
+
 int run(int argc, char** argv) {
   const int threads = bench::take_flag(argc, argv, "--threads", 0);
   const int tries = bench::take_flag(argc, argv, "--tries", 5);
@@ -120,14 +147,18 @@ int run(int argc, char** argv) {
   for (int rows : kRows) {
     add_benchmark("bf16", rows, tries, [&](int n) { setup.linear(setup.bf16, n); });
     add_benchmark("f32", rows, tries, [&](int n) { setup.linear(setup.f32, n); });
+    add_benchmark("int4", rows, tries, [&](int n) { setup.linear(setup.int4, n); });
+    add_benchmark("int8", rows, tries, [&](int n) { setup.linear(setup.int8, n); });
 #ifdef COGSERVE_WITH_OPENBLAS
     add_benchmark("openblas", rows, tries, [&](int n) { setup.openblas(n); });
 #endif
   }
   bench::BestReporter reporter;
   benchmark::RunSpecifiedBenchmarks(&reporter);
-  print_table(reporter, std::max(bandwidth_before, bench::read_bandwidth(pool, tries)),
-              std::max(peak_before, bench::fma_peak(pool, tries)));
+  const double bandwidth = std::max(bandwidth_before, bench::read_bandwidth(pool, tries));
+  const double peak = std::max(peak_before, bench::fma_peak(pool, tries));
+  print_table(reporter, bandwidth, peak);
+  print_quantized_table(reporter, setup, bandwidth, peak);
   return 0;
 }
 

@@ -1,12 +1,13 @@
 #!/usr/bin/env python3
 """Helper of peer_llama_cpp.sh.
 
-Usage: peer_llama_cpp.py gguf FILE --dtype bf16|f16 --layers N
-       peer_llama_cpp.py table --bf16 JSONL --f16 JSONL --cogserve JSON
+Usage: peer_llama_cpp.py gguf FILE --dtype bf16|f16|q4_0 --layers N
+       peer_llama_cpp.py table --peer JSONL... --cogserve JSON
 """
 import argparse
 import json
 import math
+import pathlib
 
 # The shapes of decode_bench.cpp.
 HIDDEN, INTERMEDIATE, HEADS, KV_HEADS, VOCAB, HEAD_DIM = 4096, 14336, 32, 8, 32000, 128
@@ -32,9 +33,19 @@ def tensors(layers):
 
 def write_gguf(path, dtype, layers):
     import gguf
+    import gguf.quants
     import numpy as np
 
-    def content(shape):
+    kinds = gguf.GGMLQuantizationType
+
+    def kind_of(name, shape):
+        if len(shape) == 1:
+            return kinds.F32
+        if dtype == "q4_0" and name == "output.weight":
+            return kinds.Q8_0  # as decode_bench's head
+        return {"bf16": kinds.BF16, "f16": kinds.F16, "q4_0": kinds.Q4_0}[dtype]
+
+    def content(name, shape):
         if len(shape) == 1:
             return np.ones(shape, np.float32)
         # A standard deviation of 1 / sqrt(fan in), as decode_bench's weights.
@@ -42,7 +53,9 @@ def write_gguf(path, dtype, layers):
         values = (generator.random(shape, np.float32) * 2 - 1) * np.float32(spread)
         if dtype == "f16":
             return values.astype(np.float16)
-        return (values.view(np.uint32) >> 16).astype(np.uint16)
+        if dtype == "bf16":
+            return (values.view(np.uint32) >> 16).astype(np.uint16)
+        return gguf.quants.quantize(values, kind_of(name, shape))
 
     generator = np.random.default_rng(1)
     writer = gguf.GGUFWriter(path, "llama")
@@ -57,18 +70,21 @@ def write_gguf(path, dtype, layers):
     writer.add_rope_freq_base(500000.0)
     writer.add_layer_norm_rms_eps(1e-5)
     writer.add_tokenizer_model("none")  # token ids in, token ids out
-    kind = {"bf16": gguf.GGMLQuantizationType.BF16, "f16": gguf.GGMLQuantizationType.F16}[dtype]
     everything = list(tensors(layers))
     for name, shape in everything:
-        size = 4 if len(shape) == 1 else 2
-        raw = gguf.GGMLQuantizationType.F32 if len(shape) == 1 else kind
-        writer.add_tensor_info(name, shape, np.dtype(np.float32 if size == 4 else np.float16),
-                               math.prod(shape) * size, raw_dtype=raw)
+        kind = kind_of(name, shape)
+        block, block_bytes = gguf.GGML_QUANT_SIZES[kind]
+        # Of a quantised tensor the writer is told the bytes of a row.
+        packed = kind in (kinds.Q4_0, kinds.Q8_0)
+        stored = (*shape[:-1], shape[-1] // block * block_bytes) if packed else shape
+        element = np.uint8 if packed else np.float32 if kind == kinds.F32 else np.float16
+        writer.add_tensor_info(name, stored, np.dtype(element),
+                               math.prod(shape) // block * block_bytes, raw_dtype=kind)
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.write_ti_data_to_file()
-    for _, shape in everything:
-        writer.write_tensor_data(content(shape))
+    for name, shape in everything:
+        writer.write_tensor_data(content(name, shape))
     writer.close()
 
 
@@ -94,14 +110,17 @@ def read_cogserve(path):
     return best
 
 
-def print_table(bf16_path, f16_path, cogserve_path):
-    bf16, f16, ours = read_peer(bf16_path), read_peer(f16_path), read_cogserve(cogserve_path)
-    print("\ntokens/s; ratio: cogserve (bf16) to the faster llama.cpp")
-    print(f"{'sequences':>9} {'llama.cpp bf16':>15} {'llama.cpp f16':>14} {'cogserve':>9} {'ratio':>6}")
+def print_table(peer_paths, cogserve_path):
+    names = ["llama.cpp " + pathlib.Path(path).stem for path in peer_paths]
+    peers = [read_peer(path) for path in peer_paths]
+    ours = read_cogserve(cogserve_path)
+    print("\ntokens/s; ratio: cogserve to the fastest llama.cpp")
+    print(f"{'sequences':>9} " + " ".join(f"{name:>15}" for name in names) +
+          f" {'cogserve':>9} {'ratio':>6}")
     for sequences in sorted(ours):
-        peer = max(bf16[sequences], f16[sequences])
-        print(f"{sequences:9} {bf16[sequences]:15.2f} {f16[sequences]:14.2f} "
-              f"{ours[sequences]:9.2f} {ours[sequences] / peer:5.2f}x")
+        rates = [peer[sequences] for peer in peers]
+        print(f"{sequences:9} " + " ".join(f"{rate:15.2f}" for rate in rates) +
+              f" {ours[sequences]:9.2f} {ours[sequences] / max(rates):5.2f}x")
 
 
 def main():
@@ -110,16 +129,16 @@ def main():
     commands = parser.add_subparsers(dest="command", required=True)
     gguf_command = commands.add_parser("gguf")
     gguf_command.add_argument("file")
-    gguf_command.add_argument("--dtype", choices=("bf16", "f16"), required=True)
+    gguf_command.add_argument("--dtype", choices=("bf16", "f16", "q4_0"), required=True)
     gguf_command.add_argument("--layers", type=int, required=True)
     table_command = commands.add_parser("table")
-    for name in ("--bf16", "--f16", "--cogserve"):
-        table_command.add_argument(name, required=True)
+    table_command.add_argument("--peer", nargs="+", required=True)
+    table_command.add_argument("--cogserve", required=True)
     arguments = parser.parse_args()
     if arguments.command == "gguf":
         write_gguf(arguments.file, arguments.dtype, arguments.layers)
     else:
-        print_table(arguments.bf16, arguments.f16, arguments.cogserve)
+        print_table(arguments.peer, arguments.cogserve)
 
 
 if __name__ == "__main__":

@@ -1,16 +1,17 @@
 #!/usr/bin/env bash
-# Batched decoding beside llama.cpp: the same layer shapes, the same 16-bit weights, the same
-# contexts and threads, one after the other in one run; prints one table.
+# Batched decoding beside llama.cpp: the same layer shapes, the same contexts and threads, one after
+# the other in one run, with 16-bit weights and with 4-bit ones (and an 8-bit head); prints a table
+# of each.
 #
 # Usage: tests/bench/peer_llama_cpp.sh SCRATCH_DIR [THREADS [TRIES [LAYERS]]]
 #
 # Needs python3, cmake and a compiler, `make bench` (or the decode_bench target) built before, some
 # 6 GB in SCRATCH_DIR and as much memory. llama.cpp comes from the source package of
-# llama-cpp-python; what SCRATCH_DIR already holds is not made again. Quantised weights are left
-# out: the table compares kernels and steps, not formats.
+# llama-cpp-python; what SCRATCH_DIR already holds is not made again.
 #
 # What is not alike, and whom it helps: llama-batched-bench feeds random tokens and samples none
-# (llama.cpp); its keys and values are f16, ours f32 (llama.cpp).
+# (llama.cpp); its keys and values are f16, ours f32 (llama.cpp); its Q4_0 has groups of 32 in 4.5
+# bits an element, our int4 groups of 128 in 4.25 (cogserve).
 set -euo pipefail
 scratch=${1:?Usage: $0 SCRATCH_DIR [THREADS [TRIES [LAYERS]]]}
 threads=${2:-$(nproc)}
@@ -48,7 +49,7 @@ if [ ! -x $peer ]; then
 fi
 
 # Contexts of 121 to 136 tokens, as decode_bench's.
-for dtype in bf16 f16; do
+for dtype in bf16 f16 q4_0; do
   model=random-$layers-layers-$dtype.gguf
   [ -f "$model" ] || $python "$here/peer_llama_cpp.py" gguf "$model" --dtype $dtype --layers "$layers"
   : >$dtype.jsonl
@@ -59,6 +60,9 @@ for dtype in bf16 f16; do
   done
 done
 
-"$decode_bench" --threads "$threads" --tries "$tries" --layers "$layers" \
-  --benchmark_out=cogserve.json --benchmark_out_format=json
-$python "$here/peer_llama_cpp.py" table --bf16 bf16.jsonl --f16 f16.jsonl --cogserve cogserve.json
+for int4 in 0 1; do
+  "$decode_bench" --threads "$threads" --tries "$tries" --layers "$layers" --int4 $int4 \
+    --benchmark_out=cogserve-int4-$int4.json --benchmark_out_format=json
+done
+$python "$here/peer_llama_cpp.py" table --peer bf16.jsonl f16.jsonl --cogserve cogserve-int4-0.json
+$python "$here/peer_llama_cpp.py" table --peer q4_0.jsonl --cogserve cogserve-int4-1.json

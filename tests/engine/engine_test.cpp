@@ -101,6 +101,30 @@ TEST_P(EngineTest, answers_the_same_alone_and_in_a_batch_for_every_chunk_size) {
   }
 }
 
+TEST_P(EngineTest, answers_the_same_alone_and_in_a_batch_with_quantised_weights) {
+  const auto requests = mixed_requests(12);
+  const auto quantise = [](EngineConfig& config) {
+    config.formats = {WeightFormat::kInt4, WeightFormat::kInt8, WeightFormat::kInt8};
+  };
+  const auto one_by_one = make(quantise);
+  EXPECT_EQ(one_by_one->info().dtype, "decoder int4, vision int8, lm_head int8, else bf16");
+  const auto alone = answers_one_by_one(*one_by_one, requests);
+  for (const int budget : {7, 64}) {
+    const auto engine = make([&](EngineConfig& config) {
+      quantise(config);
+      config.max_num_batched_tokens = budget;
+      config.max_num_seqs = std::min(budget, 16);
+      config.threads = 3;
+    });
+    SCOPED_TRACE(budget);
+    expect_same_answers(answers_together(*engine, requests), alone);
+  }
+  const auto dense = make_tiny_engine();
+  EXPECT_EQ(dense->info().dtype, "bf16");
+  EXPECT_GT(dense->info().weight_bytes, 0u);
+  EXPECT_NE(answers_one_by_one(*dense, requests)[0].logprobs, alone[0].logprobs);
+}
+
 TEST_P(EngineTest, answers_the_same_when_preempted_again_and_again) {
   const auto requests = mixed_requests(24);
   const auto alone = answers_one_by_one(*make_tiny_engine(), requests);

@@ -49,7 +49,7 @@ struct BlockProduct {
 
 #ifdef COGSERVE_BYTE_PRODUCTS
 
-// 256 bits on AVX-512 too: these loops are bound by memory or by loads.
+// 256 bits on AVX-512 too, so that all of x86 runs the same loops.
 using U8 = hn::CappedTag<uint8_t, 32>;
 using I16 = hn::Repartition<int16_t, U8>;
 using I32 = hn::Repartition<int32_t, U8>;
@@ -102,7 +102,7 @@ struct Int4Codes {
       for (size_t v = 0; v < kParts; ++v) pairs[r][v] = hn::Zero(I16());
     }
 #endif
-    COGSERVE_UNROLL
+    // Not unrolled: the compiler would reorder the sums and keep every product until the end.
     for (size_t word = 0; word < kStepInputs / 8; ++word) {
       hn::Vec<U8> low[kParts];
       hn::Vec<U8> high[kParts];

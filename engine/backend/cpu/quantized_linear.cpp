@@ -14,8 +14,7 @@
 #define COGSERVE_CPU_QUANTIZED_LINEAR_ONCE
 namespace cogserve::cpu {
 
-// Rows that the micro-kernel multiplies at once: their sums and two vectors of codes fit AVX2's 16
-// registers.
+// Rows that the micro-kernel multiplies at once: more need more than AVX2's 16 registers.
 inline constexpr size_t kQuantizedTileRows = 4;
 // Row tiles and panels of one task.
 inline constexpr size_t kQuantizedTilesPerTask = 16;
