@@ -16,7 +16,7 @@ namespace {
 
 constexpr int64_t kGemvRows = 8;  // up to here the bytes of a weight are the limit
 
-cuda::QuantizedMatrix view(const Weight& w) {
+cuda::QuantizedMatrix matrix_of(const Weight& w) {
   const cuda::QuantizedLayout layout = {.format = w.format,
                                         .out = w.out_features,
                                         .in = w.in_features,
@@ -160,7 +160,7 @@ void CudaBackend::multiply(const Tensor& x, const Tensor& matrix, const Tensor* 
 // For many rows the weights are unpacked, as many outputs at a time as there is room for.
 void CudaBackend::quantized_linear(const Tensor& x, const Weight& w, const Tensor* bias,
                                    const Tensor& y) {
-  const cuda::QuantizedMatrix matrix = view(w);
+  const cuda::QuantizedMatrix matrix = matrix_of(w);
   if (x.rows <= cuda::kQuantizedRows && cuda::suits_quantized_matmul(matrix.layout)) {
     cuda::quantized_matmul(x, matrix, bias, y, stream_.get());
     return;
