@@ -320,10 +320,10 @@ absl::StatusOr<json> read_dense_config(const std::string& source) {
 absl::StatusOr<QuantizeReport> quantize_checkpoint(
     const QuantizeOptions& options,
     const std::function<void(int64_t done, int64_t total)>& progress) {
-  const absl::StatusOr<ModelConfig> model = read_model_config(options.source);
-  if (!model.ok()) return model.status();
   const absl::StatusOr<json> config = read_dense_config(options.source);
   if (!config.ok()) return config.status();
+  const absl::StatusOr<ModelConfig> model = read_model_config(options.source);
+  if (!model.ok()) return model.status();
   absl::StatusOr<Checkpoint> source = Checkpoint::open(options.source);
   if (!source.ok()) return source.status();
   const absl::StatusOr<std::vector<Item>> items = list_items(*model, options.formats, &*source);

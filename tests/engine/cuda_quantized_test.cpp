@@ -3,6 +3,7 @@
 #include "engine/backend/cuda/quantized.hpp"
 
 #include <cmath>
+#include <optional>
 
 #include "engine/backend/cuda/weight_memory.hpp"
 #include "tests/engine/cuda_test_tools.hpp"
@@ -53,6 +54,11 @@ RandomWeight random_weight(const Shape& shape, DType dtype) {
 
 class CudaQuantized : public CudaTest {
  protected:
+  void SetUp() override {
+    CudaTest::SetUp();
+    if (!IsSkipped()) stream_.emplace();
+  }
+
   // Any bytes, on the device, in whole words.
   Buffer put_bytes(const void* host, size_t bytes) {
     std::vector<int32_t> words((bytes + 3) / 4);
@@ -70,20 +76,24 @@ class CudaQuantized : public CudaTest {
     const Buffer scales = put_bytes(host.scales, values * sizeof(float));
     const Buffer zeros = host.zeros == nullptr ? Buffer() : put_bytes(host.zeros, values);
     storage_.push_back(*backend().allocate(layout.bytes()));
+    backend().synchronize();  // which works on a stream of its own
     cuda::pack_quantized(
         layout, static_cast<const uint8_t*>(codes.data()), static_cast<const float*>(scales.data()),
-        static_cast<const uint8_t*>(zeros.data()), storage_.back().data(), nullptr);
-    backend().synchronize();
+        static_cast<const uint8_t*>(zeros.data()), storage_.back().data(), stream_->get());
+    stream_->synchronize();
     return cuda::QuantizedMatrix(layout, storage_.back().data(), host.codebook);
   }
 
   void multiply(const Tensor& x, const cuda::QuantizedMatrix& w, const Tensor* bias,
                 const Tensor& y) {
-    cuda::quantized_matmul(x, w, bias, y, nullptr);
-    backend().synchronize();
+    cuda::quantized_matmul(x, w, bias, y, stream_->get());
+    stream_->synchronize();
   }
 
+  const cuda::Stream& stream() const { return *stream_; }
+
  private:
+  std::optional<cuda::Stream> stream_;
   std::vector<Buffer> storage_;
 };
 COGSERVE_CUDA_SUITE(CudaQuantized);
@@ -96,8 +106,8 @@ TEST_P(CudaQuantized, unpacked_weights_are_those_of_the_definition) {
     for (int64_t first = 0; first < shape.out; first += 32) {
       const int64_t rows = std::min<int64_t>(32, shape.out - first);
       const DeviceMatrix y = put(Matrix(rows, shape.in));
-      cuda::dequantize(packed, first, y.tensor(), nullptr);
-      backend().synchronize();
+      cuda::dequantize(packed, first, y.tensor(), stream().get());
+      stream().synchronize();
       const Matrix values = y.read();
       for (int64_t r = 0; r < rows; ++r) {
         for (int64_t c = 0; c < shape.in; ++c) {
