@@ -60,12 +60,14 @@ int run_quantize(const std::vector<std::string>& arguments) {
     status = absl::InvalidArgumentError("--threads: wants 0 or more, got " +
                                         std::to_string(flags.threads));
   }
-  if (!status.ok()) return fail(kExitUsage, status);
-
   QuantizeOptions options;
+  options.formats = flags.formats.formats();
+  if (status.ok() && options.formats == WeightFormats{}) {
+    status = absl::InvalidArgumentError("with these options nothing would be quantised");
+  }
+  if (!status.ok()) return fail(kExitUsage, status);
   options.source = positional->at(0);
   options.destination = positional->at(1);
-  options.formats = flags.formats.formats();
   options.threads = flags.threads;
   absl::StatusOr<QuantizeReport> report;
   {

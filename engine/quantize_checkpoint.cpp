@@ -103,9 +103,10 @@ std::vector<Shard> plan_shards(const std::vector<Item>& items, int64_t shard_byt
 }
 
 json describe_formats(const WeightFormats& formats) {
+  const bool int4 = formats.decoder == WeightFormat::kInt4 || formats.vision == WeightFormat::kInt4;
   return {{"quant_method", "cogserve"},
           {"version", 1},
-          {"bits", formats.decoder == WeightFormat::kInt4 ? 4 : 8},
+          {"bits", int4 ? 4 : 8},
           {"group_size", kInt4GroupSize},
           {"decoder", format_name(formats.decoder)},
           {"vision", format_name(formats.vision)},
