@@ -31,17 +31,27 @@ OptionTable make_table(PlanOptions* options) {
   return table;
 }
 
-double gigabytes(int64_t bytes) { return static_cast<double>(bytes) / 1e9; }
+struct Unit {
+  const char* name;
+  double bytes;
+};
+
+// For a whole table: megabytes where gigabytes would be zeros.
+Unit unit_for(int64_t largest) {
+  return largest < 10'000'000'000 ? Unit{"MB", 1e6} : Unit{"GB", 1e9};
+}
 
 }  // namespace
 
 std::string plan_table(const MemoryPlan& plan) {
   std::string text;
+  const Unit unit = unit_for(plan.total());
+  const auto size = [&](int64_t bytes) { return static_cast<double>(bytes) / unit.bytes; };
   for (const auto& [name, bytes] : plan.parts()) {
-    absl::StrAppendFormat(&text, "  %-26s %8.2f GB\n", name, gigabytes(bytes));
+    absl::StrAppendFormat(&text, "  %-26s %8.2f %s\n", name, size(bytes), unit.name);
   }
-  absl::StrAppendFormat(&text, "  %-26s %8.2f GB of %.2f GB: %s\n", "together",
-                        gigabytes(plan.total()), gigabytes(plan.budget),
+  absl::StrAppendFormat(&text, "  %-26s %8.2f %s of %.2f %s: %s\n", "together", size(plan.total()),
+                        unit.name, size(plan.budget), unit.name,
                         check_plan(plan).ok() ? "fits" : "does not fit");
   absl::StrAppendFormat(&text, "\n  KV cache: %d tokens, in %d blocks of %d tokens and %.2f MB\n",
                         plan.kv_tokens(), plan.num_blocks, plan.block_size,

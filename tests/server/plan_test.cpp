@@ -33,7 +33,7 @@ Printed plan(const std::vector<std::string>& arguments) {
 TEST(Plan, a_model_that_fits_is_a_table_and_success) {
   const Printed printed = plan({"--gpu-memory", "4GB"});
   EXPECT_EQ(printed.code, 0) << printed.err;
-  for (const char* part : {"weights, decoder", "KV cache", "picture features", "of 3.06 GB: fits",
+  for (const char* part : {"weights, decoder", "KV cache", "picture features", "of 3060.48 MB: fits",
                            "pictures of 18 tokens"}) {
     EXPECT_THAT(printed.out, HasSubstr(part));
   }
