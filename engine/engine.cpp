@@ -127,7 +127,7 @@ absl::StatusOr<std::unique_ptr<Engine>> start_engine(const EngineConfig& config,
   if (!tower.ok()) return tower.status();
   auto kv = KvCache::create(backend.get(), *model, plan->num_blocks, config.block_size);
   if (!kv.ok()) return kv.status();
-  auto pictures = FeaturePool::create(backend.get(), *model, plan->max_pictures);
+  auto pictures = FeaturePool::create(backend.get(), *model, plan->picture_places());
   if (!pictures.ok()) return pictures.status();
 
   EngineInfo info{.model = *model,

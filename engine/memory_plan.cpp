@@ -32,7 +32,7 @@ void share_out(int64_t left, const ModelConfig& model, const EngineConfig& confi
       plan->block_bytes * (model.vision.image_tokens() + config.block_size) / config.block_size;
   const int64_t pictures = left / (features_of_one + kv_of_one) + 1;
   plan->max_pictures = static_cast<int>(std::clamp<int64_t>(pictures, 1, config.max_num_seqs));
-  const int64_t kv = std::max<int64_t>(left - plan->max_pictures * features_of_one, 0);
+  const int64_t kv = std::max<int64_t>(left - plan->picture_places() * features_of_one, 0);
   // One block belongs to no sequence (see KvCache).
   plan->num_blocks =
       static_cast<int>(std::clamp<int64_t>(kv / plan->block_bytes - 1, 0, kMostBlocks));
@@ -104,7 +104,7 @@ absl::StatusOr<MemoryPlan> plan_memory(const ModelConfig& model, const EngineCon
                                            " bytes; at least ", kFewestBlocks, " are needed"));
     }
   }
-  plan.features = plan.max_pictures * features_of_one;
+  plan.features = plan.picture_places() * features_of_one;
   plan.kv_cache = (int64_t{plan.num_blocks} + 1) * plan.block_bytes;
   return plan;
 }

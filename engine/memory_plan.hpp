@@ -28,12 +28,15 @@ struct MemoryPlan {
 
   int64_t budget = 0;       // what all of it may take
   int64_t block_bytes = 0;  // of one KV block
-  int num_blocks = 0;  // for sequences
-  int block_size = 0;      // tokens
-  int max_pictures = 0;    // kept at the same time
-  int picture_tokens = 0;  // of one picture in the cache
+  int num_blocks = 0;       // for sequences
+  int block_size = 0;       // tokens
+  int max_pictures = 0;     // kept at the same time
+  int picture_tokens = 0;   // of one picture in the cache
   int max_model_len = 0;
 
+  // A sequence may end while a step that reads its picture is under way: its place is free a step
+  // later, and one more makes up for that.
+  int picture_places() const { return max_pictures + 1; }
   int64_t total() const;
   int64_t kv_tokens() const { return int64_t{num_blocks} * block_size; }
   // Everything that total() adds up, in words.

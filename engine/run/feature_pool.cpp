@@ -8,16 +8,16 @@
 namespace cogserve {
 
 absl::StatusOr<FeaturePool> FeaturePool::create(Backend* backend, const ModelConfig& model,
-                                                int max_pictures) {
+                                                int places) {
   const DType dtype = backend->activation_dtype();
-  auto memory = backend->allocate(VisionTower::features_bytes(model, dtype) * max_pictures);
+  auto memory = backend->allocate(VisionTower::features_bytes(model, dtype) * places);
   if (!memory.ok()) return memory.status();
   FeaturePool pool;
   pool.memory_ = *std::move(memory);
   pool.dtype_ = dtype;
   pool.rows_ = model.vision.image_tokens();
   pool.hidden_ = model.hidden;
-  for (int place = max_pictures; place-- > 0;) pool.free_.push_back(place);
+  for (int place = places; place-- > 0;) pool.free_.push_back(place);
   return pool;
 }
 

@@ -13,8 +13,7 @@ namespace cogserve {
 
 class FeaturePool {
  public:
-  static absl::StatusOr<FeaturePool> create(Backend* backend, const ModelConfig& model,
-                                            int max_pictures);
+  static absl::StatusOr<FeaturePool> create(Backend* backend, const ModelConfig& model, int places);
 
   // [image tokens, hidden], the sequence's own until it is released; the same again if it has one.
   // Throws InvariantError when all places are taken.

@@ -215,6 +215,23 @@ TEST_P(EngineTest, a_pictures_answer_is_not_another_pictures) {
   }
 }
 
+// One place for a picture: the next one enters the tower while the step after the last one's end is
+// still under way.
+TEST_P(EngineTest, pictures_follow_one_another_without_a_fault_where_one_is_kept) {
+  std::vector<Request> requests;
+  for (int i = 0; i < 6; ++i) requests.push_back(make_tiny_request(i, 4, true, 12));
+  const auto endless = answers_one_by_one(*make_tiny_engine(), requests);
+  for (int i = 0; i < 6; ++i) requests[i].stop_token_ids = {endless[i].ids[5]};
+  const auto expected = answers_one_by_one(*make_tiny_engine(), requests);
+  std::atomic<int> faults = 0;
+  const EngineConfig config = tiny_engine_config([](EngineConfig& tiny) { tiny.max_num_seqs = 1; });
+  auto engine = *start_engine(config, std::make_unique<ForwardingBackend>(GetParam()), nullptr,
+                              [&](std::string_view) { ++faults; });
+  expect_same_answers(answers_together(*engine, requests), expected);
+  engine.reset();
+  EXPECT_EQ(faults, 0);
+}
+
 TEST_P(EngineTest, reports_usage_and_the_reason_it_ended) {
   const auto engine = make();
   const Outcome outcome = generate(*engine, make_tiny_request(5, 10, true, 7));

@@ -36,7 +36,7 @@ TEST(MemoryPlan, the_published_model_fits_42_gb_with_room_for_8192_tokens) {
   EXPECT_GE(plan.kv_tokens(), 8192);
   EXPECT_LE(plan.total(), plan.budget);
   EXPECT_GE(plan.max_pictures, 2);
-  EXPECT_EQ(plan.features, plan.max_pictures * int64_t{2306} * 4096 * 2);
+  EXPECT_EQ(plan.features, plan.picture_places() * int64_t{2306} * 4096 * 2);
   // [9217, 15360] never exists: it alone would be 270 MiB.
   EXPECT_LT(plan.vision_workspace, int64_t{256} << 20);
   EXPECT_GT(plan.decoder_workspace, int64_t{512} * 14336 * 2 * 2);
