@@ -321,7 +321,7 @@ void KernelBench::rows() {
     std::iota(slots.begin(), slots.end(), 0);
     const int32_t* const device_ids = on_device(ids);
     report("embed" + suffix, 0, 2 * matrix_bytes(rows, 4096), [&](int) {
-      copy_rows(input(0, 128256, 4096), device_ids, output(rows, 4096), stream_.get());
+      copy_rows(input(0, 128256, 4096), {device_ids}, output(rows, 4096), stream_.get());
     });
     const int32_t* const device_positions = on_device(positions);
     const int64_t* const device_slots = on_device(slots);
