@@ -108,8 +108,7 @@ class Backend {
   virtual void synchronize() = 0;
 
   // --- weights (while loading) ---------------------------------------------------------------
-  // W [out, in] -> Weight. `source` may go away afterwards. INVALID_ARGUMENT / WEIGHT_FORMAT for a
-  // format that the backend has no kernels for.
+  // W [out, in] -> Weight. `source` may go away afterwards.
   virtual absl::StatusOr<Weight> load_weight(const HostWeight& source) = 0;
   // Norm weights and biases, as f32 [1, n].
   virtual absl::StatusOr<Parameter> load_vector(const HostTensor& source) = 0;
