@@ -1,11 +1,11 @@
 // The CUDA backend: every operation of Backend on one GPU of compute capability 8.0 or later.
 //
 // Activations and the KV cache are bf16 (or f16), sums are f32. Dense weights are kept in the
-// activations' dtype: a checkpoint of another dtype is converted while it loads. Quantised ones stay
-// so, and are unpacked for products with many rows. Owned by the engine, used by the engine thread
-// alone; calls return before the work is done, which is ordered on one stream of its own. This class checks shapes (a wrong one throws InvariantError), brings
-// host arrays to the device and hands on to the kernels, one file for each family. A device fault
-// throws CudaError.
+// activations' dtype: a checkpoint of another dtype is converted while it loads. Quantised ones
+// stay so, and are unpacked for products with many rows. Owned by the engine, used by the engine
+// thread alone; calls return before the work is done, which is ordered on one stream of its own.
+// This class checks shapes (a wrong one throws InvariantError), brings host arrays to the device
+// and hands on to the kernels, one file for each family. A device fault throws CudaError.
 //
 // Determinism: there are no float atomics, and within a kernel every row is computed by itself in
 // one order of reductions. Which kernel computes a row does depend on company: `linear` takes
