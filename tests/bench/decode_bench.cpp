@@ -15,6 +15,7 @@
 #include <utility>
 #include <vector>
 
+#include "engine/backend/device_traits.hpp"
 #include "engine/base/check.hpp"
 #include "engine/model/dummy_weights.hpp"
 #include "engine/model/quantize.hpp"
@@ -58,12 +59,12 @@ struct StepWork {
   double elements = 0.0;  // of weights: two operations each for a sequence
 };
 
-StepWork work_per_step(const Backend& backend, const ModelConfig& config,
+StepWork work_per_step(const DeviceTraits& traits, const ModelConfig& config,
                        const WeightFormats& formats) {
   StepWork work;
   const auto add = [&](WeightFormat format, int times, int64_t out, int64_t in) {
     const HostWeight form = weight_form(format, DType::kBF16, out, in);
-    work.bytes += static_cast<double>(times) * static_cast<double>(backend.weight_bytes(form));
+    work.bytes += static_cast<double>(times) * static_cast<double>(traits.weight_bytes(form));
     work.elements += static_cast<double>(times) * static_cast<double>(out * in);
   };
   add(formats.decoder, config.layers, config.qkv_width(), config.hidden);
@@ -209,7 +210,7 @@ int run(int argc, char** argv) {
   const double bandwidth = bench::read_bandwidth(pool, 5);
   const double peak = bench::fma_peak(pool, 5);
   ModelRunner runner = make_runner(backend.get(), config, formats);
-  const StepWork work = work_per_step(*backend, config, formats);
+  const StepWork work = work_per_step(expect(device_traits("cpu")), config, formats);
   for (int sequences : kSequences) {
     add_benchmark(&runner, sequences, work.bytes, bandwidth, tries);
   }
