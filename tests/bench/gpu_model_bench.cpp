@@ -8,8 +8,6 @@
 // outside: streams are read as a server reads them. Exits with 3 where there is no such device.
 #include <algorithm>
 #include <cstdio>
-#include <filesystem>
-#include <fstream>
 #include <memory>
 #include <random>
 #include <thread>
@@ -19,6 +17,7 @@
 #include "engine/engine_loop.hpp"
 #include "tests/bench/flags.hpp"
 #include "tests/bench/gpu_results.hpp"
+#include "tests/temporary_directory.hpp"
 
 namespace cogserve {
 namespace {
@@ -225,19 +224,14 @@ class ModelBench {
   GpuResults& results_;
 };
 
-std::string write_config(bool small) {
-  const auto directory = std::filesystem::temp_directory_path() / "cogserve_gpu_model_bench";
-  std::filesystem::create_directories(directory);
-  std::ofstream(directory / "config.json") << (small ? kSmallConfig : kConfig);
-  return directory.string();
-}
-
 int run(int argc, char** argv) {
   const bool small = bench::take_flag(argc, argv, "--small", 0) != 0;
   const std::string out = bench::take_text(argc, argv, "--out", "");
   EngineConfig config;
   config.device = bench::take_text(argc, argv, "--device", "cuda:0");
-  config.model_dir = write_config(small);
+  const TemporaryDirectory directory;
+  directory.write("config.json", small ? kSmallConfig : kConfig);
+  config.model_dir = directory.path();
   config.load_format = LoadFormat::kDummy;
   config.seed = 1;
   config.outbox_tokens = kLoad.most_tokens;  // sequences that nobody reads go on

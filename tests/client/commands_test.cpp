@@ -6,12 +6,12 @@
 #include <algorithm>
 #include <cstdio>
 #include <cstdlib>
-#include <filesystem>
 #include <fstream>
 #include <nlohmann/json.hpp>
 
 #include "tests/client/captured_streams.hpp"
 #include "tests/client/fake_server.hpp"
+#include "tests/temporary_directory.hpp"
 
 namespace cogserve::client {
 namespace {
@@ -31,12 +31,8 @@ class CommandsTest : public ::testing::Test {
   CommandsTest() {
     // What a terminal would change must not depend on where the test runs.
     EXPECT_NE(std::freopen("/dev/null", "r", stdin), nullptr);
-    folder_ = std::filesystem::temp_directory_path() / ("cogserve_commands_" + server_.target());
-    std::filesystem::create_directories(folder_);
-    picture_ = (folder_ / "picture.jpg").string();
-    std::ofstream(picture_, std::ios::binary) << "JPEG bytes";
+    picture_ = folder_.write("picture.jpg", "JPEG bytes");
   }
-  ~CommandsTest() override { std::filesystem::remove_all(folder_); }
 
   template <typename Verb>
   Outcome run(Verb verb, std::vector<std::string> arguments, const std::string& input = "") {
@@ -57,7 +53,7 @@ class CommandsTest : public ::testing::Test {
   }
 
   FakeServer server_;
-  std::filesystem::path folder_;
+  TemporaryDirectory folder_;
   std::string picture_;
 };
 
@@ -87,7 +83,7 @@ class BenchTest : public CommandsTest {
   }
 
   Json saved_result() {
-    std::ifstream file(folder_ / "result.json");
+    std::ifstream file(folder_.path() + "/result.json");
     return Json::parse(file);
   }
 };
@@ -232,7 +228,7 @@ TEST_F(AskTest, mistakes_on_this_side_never_reach_the_server) {
   EXPECT_EQ(run(run_ask, {"--question", "?", "--concurrency", "0"}).code, 2);
   EXPECT_EQ(run(run_ask, {"--question", "?", "--no-such-flag"}).code, 2);
   EXPECT_EQ(run(run_ask, {"--question", "?", "--image", "/no/such/file"}).code, 1);
-  EXPECT_EQ(run(run_ask, {"--question", "?", "--image", folder_.string()}).code, 1);
+  EXPECT_EQ(run(run_ask, {"--question", "?", "--image", folder_.path()}).code, 1);
   EXPECT_TRUE(server_.requests().empty());
 }
 
@@ -310,7 +306,7 @@ TEST_F(HealthTest, exits_0_when_serving_1_when_not_69_when_unknown_78_when_gone)
 TEST_F(BenchTest, writes_the_result_with_vllms_keys) {
   const Outcome outcome =
       run(run_bench, {"serve", "--workload", "w1", "--max-concurrency", "2", "--num-prompts", "10",
-                      "--save-result", "--result-dir", folder_.string(), "--result-filename",
+                      "--save-result", "--result-dir", folder_.path(), "--result-filename",
                       "result.json", "--goodput", "ttft:60000", "tpot:60000"});
   EXPECT_EQ(outcome.code, 0) << outcome.err;
   EXPECT_THAT(outcome.out, HasSubstr("requests completed"));

@@ -10,11 +10,10 @@
 
 #include <algorithm>
 #include <cmath>
-#include <filesystem>
-#include <fstream>
 #include <set>
 
 #include "client/bench/arrivals.hpp"
+#include "tests/temporary_directory.hpp"
 
 namespace cogserve::client {
 namespace {
@@ -197,20 +196,11 @@ TEST(Workload, token_counts_become_words_by_the_models_own_measure) {
 
 class CustomPromptsTest : public ::testing::Test {
  protected:
-  CustomPromptsTest() {
-    folder_ = std::filesystem::temp_directory_path() / "cogserve_custom_prompts_test";
-    std::filesystem::create_directories(folder_);
-    std::ofstream(folder_ / "a.jpg") << "picture a";
-  }
-  ~CustomPromptsTest() override { std::filesystem::remove_all(folder_); }
+  CustomPromptsTest() { folder_.write("a.jpg", "picture a"); }
 
-  std::string write(const std::string& text) {
-    const auto path = folder_ / "prompts.jsonl";
-    std::ofstream(path) << text;
-    return path.string();
-  }
+  std::string write(const std::string& text) { return folder_.write("prompts.jsonl", text); }
 
-  std::filesystem::path folder_;
+  TemporaryDirectory folder_;
 };
 
 TEST_F(CustomPromptsTest, are_asked_round_and_round) {

@@ -10,6 +10,7 @@
 #include "engine/base/error.hpp"
 #include "engine/model/weights.hpp"
 #include "tests/engine/tiny_checkpoint.hpp"
+#include "tests/temporary_directory.hpp"
 
 namespace cogserve {
 namespace {

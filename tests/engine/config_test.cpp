@@ -9,6 +9,7 @@
 
 #include "engine/base/error.hpp"
 #include "tests/engine/tiny_checkpoint.hpp"
+#include "tests/temporary_directory.hpp"
 
 namespace cogserve {
 namespace {

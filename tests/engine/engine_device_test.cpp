@@ -74,7 +74,7 @@ class EngineOnDevice : public testing::Test {
   static std::unique_ptr<Engine> start(const std::string& device,
                                        const std::function<void(EngineConfig&)>& adjust = nullptr) {
     EngineConfig config;
-    config.model_dir = write_tiny_model();
+    config.model_dir = tiny_model_dir();
     config.device = device;
     config.load_format = LoadFormat::kDummy;
     config.seed = 7;

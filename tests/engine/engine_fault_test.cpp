@@ -65,7 +65,7 @@ class PoisonedBackend final : public ForwardingBackend {
 
 std::unique_ptr<Engine> start_tiny_engine(std::unique_ptr<Backend> backend) {
   EngineConfig config;
-  config.model_dir = write_tiny_model();
+  config.model_dir = tiny_model_dir();
   config.load_format = LoadFormat::kDummy;
   config.seed = 7;
   config.kv_cache_bytes = size_t{4} << 20;

@@ -390,7 +390,7 @@ TEST_P(EngineTest, takes_requests_from_many_threads) {
 TEST(Engine, refuses_what_does_not_fit_before_it_loads_anything) {
   const auto backend = make_backend("cpu", 1).value();
   EngineConfig config;
-  config.model_dir = write_tiny_model();
+  config.model_dir = tiny_model_dir();
   config.load_format = LoadFormat::kDummy;
   config.kv_cache_bytes = static_cast<size_t>(backend->available_memory()) + (size_t{1} << 30);
   const auto engine = Engine::create(config, [](int64_t, int64_t) { FAIL() << "it loads"; });
@@ -401,7 +401,7 @@ TEST(Engine, refuses_what_does_not_fit_before_it_loads_anything) {
 
 TEST(Engine, says_what_is_wrong_with_its_configuration) {
   EngineConfig config;
-  config.model_dir = write_tiny_model();
+  config.model_dir = tiny_model_dir();
   config.load_format = LoadFormat::kDummy;
   config.kv_cache_bytes = 100;
   auto engine = Engine::create(config, nullptr);

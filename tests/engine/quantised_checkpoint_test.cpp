@@ -14,6 +14,7 @@
 #include "engine/model/checkpoint.hpp"
 #include "engine/model/weights.hpp"
 #include "tests/engine/tiny_checkpoint.hpp"
+#include "tests/temporary_directory.hpp"
 
 namespace cogserve {
 namespace {

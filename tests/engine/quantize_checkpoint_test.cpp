@@ -17,6 +17,7 @@
 #include "engine/model/quantize.hpp"
 #include "engine/model/weights.hpp"
 #include "tests/engine/tiny_checkpoint.hpp"
+#include "tests/temporary_directory.hpp"
 
 namespace cogserve {
 namespace {

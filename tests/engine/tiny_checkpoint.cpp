@@ -1,16 +1,13 @@
 #include "tests/engine/tiny_checkpoint.hpp"
 
 #include <gtest/gtest.h>
-#include <unistd.h>
 
-#include <atomic>
-#include <filesystem>
-#include <fstream>
 #include <nlohmann/json.hpp>
 
 #include "engine/backend/backend.hpp"
 #include "engine/base/error.hpp"
 #include "engine/model/weights.hpp"
+#include "tests/temporary_directory.hpp"
 
 namespace cogserve {
 namespace {
@@ -105,24 +102,6 @@ std::vector<TinyTensor> tensors_of(const ModelConfig& config) {
   Recorder recorder;
   EXPECT_TRUE(absl::IsCancelled(load_weights(nullptr, config, &recorder, nullptr).status()));
   return recorder.tensors;
-}
-
-TemporaryDirectory::TemporaryDirectory() {
-  static std::atomic<int> counter{0};
-  const std::string name =
-      "cogserve_" + std::to_string(::getpid()) + "_" + std::to_string(counter++);
-  path_ = (std::filesystem::path(testing::TempDir()) / name).string();
-  std::filesystem::create_directories(path_);
-}
-
-TemporaryDirectory::~TemporaryDirectory() {
-  std::error_code ignored;
-  std::filesystem::remove_all(path_, ignored);
-}
-
-void TemporaryDirectory::write(const std::string& name, const std::string& content) const {
-  std::ofstream out(std::filesystem::path(path_) / name, std::ios::binary);
-  out << content;
 }
 
 }  // namespace cogserve

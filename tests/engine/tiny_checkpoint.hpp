@@ -34,19 +34,4 @@ ModelConfig published_config();
 // Every tensor that a model of this configuration needs, as bf16.
 std::vector<TinyTensor> tensors_of(const ModelConfig& config);
 
-// A new directory under the test's temporary directory, removed with this object.
-class TemporaryDirectory {
- public:
-  TemporaryDirectory();
-  TemporaryDirectory(const TemporaryDirectory&) = delete;
-  TemporaryDirectory& operator=(const TemporaryDirectory&) = delete;
-  ~TemporaryDirectory();
-
-  const std::string& path() const { return path_; }
-  void write(const std::string& name, const std::string& content) const;
-
- private:
-  std::string path_;
-};
-
 }  // namespace cogserve

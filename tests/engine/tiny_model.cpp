@@ -1,13 +1,11 @@
 #include "tests/engine/tiny_model.hpp"
 
 #include <gtest/gtest.h>
-#include <unistd.h>
 
-#include <atomic>
-#include <filesystem>
-#include <fstream>
 #include <random>
 #include <utility>
+
+#include "tests/temporary_directory.hpp"
 
 namespace cogserve {
 namespace {
@@ -31,19 +29,15 @@ constexpr int kPixels = 3 * 56 * 56;
 
 }  // namespace
 
-std::string write_tiny_model() {
-  static std::atomic<int> counter{0};
-  const std::filesystem::path dir =
-      std::filesystem::path(testing::TempDir()) /
-      ("tiny_model_" + std::to_string(::getpid()) + "_" + std::to_string(counter++));
-  std::filesystem::create_directories(dir);
-  std::ofstream(dir / "config.json") << kConfig;
-  return dir.string();
+std::string tiny_model_dir() {
+  static const TemporaryDirectory directory;
+  static const std::string file = directory.write("config.json", kConfig);
+  return directory.path();
 }
 
 EngineConfig tiny_engine_config(const std::function<void(EngineConfig&)>& adjust) {
   EngineConfig config;
-  config.model_dir = write_tiny_model();
+  config.model_dir = tiny_model_dir();
   config.load_format = LoadFormat::kDummy;
   config.seed = 7;
   config.threads = 1;

@@ -10,9 +10,9 @@
 
 namespace cogserve {
 
-// Writes its config.json into a new directory under the test's temporary directory. Served with
-// LoadFormat::kDummy, it needs no weights.
-std::string write_tiny_model();
+// A directory with its config.json, there until the process ends. Served with LoadFormat::kDummy, it
+// needs no weights.
+std::string tiny_model_dir();
 
 // How to serve it; `adjust` may change this.
 EngineConfig tiny_engine_config(const std::function<void(EngineConfig&)>& adjust = nullptr);

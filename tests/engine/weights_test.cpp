@@ -13,6 +13,7 @@
 #include "engine/model/quantize.hpp"
 #include "tests/engine/forwarding_backend.hpp"
 #include "tests/engine/tiny_checkpoint.hpp"
+#include "tests/temporary_directory.hpp"
 
 namespace cogserve {
 namespace {

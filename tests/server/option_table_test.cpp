@@ -4,12 +4,12 @@
 #include <gtest/gtest.h>
 
 #include <cstdlib>
-#include <fstream>
 #include <string>
 #include <vector>
 
 #include "command/nearest_word.hpp"
 #include "command/option_values.hpp"
+#include "tests/temporary_directory.hpp"
 
 namespace cogserve {
 namespace {
@@ -52,11 +52,10 @@ class OptionTableTest : public testing::Test {
   }
 
   std::string write_config(const std::string& file, const std::string& text) {
-    const std::string path = testing::TempDir() + "option_table_" + file;
-    std::ofstream(path) << text;
-    return path;
+    return directory.write(file, text);
   }
 
+  TemporaryDirectory directory;
   OptionTable table{"serve", "[options]", "Serve a model."};
   std::string model = "demo";
   int max_num_seqs = 64;
