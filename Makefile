@@ -11,7 +11,7 @@ demo: build  ## Draw three pictures and ask the demo model about them
 test:  ## Build and run every test
 	@scripts/install-deps.sh
 	@scripts/build.sh release all
-	@ctest --test-dir build --output-on-failure
+	@ctest --test-dir build --output-on-failure -j $$(nproc)
 
 build:  ## Build the cogserve command: build/command/cogserve
 	@scripts/install-deps.sh
@@ -44,7 +44,7 @@ cuda:  ## Compile all that runs on a GPU (see tests/gpu); needs nvcc, but no GPU
 fuzz:  ## Run every fuzz target for ten seconds
 	@scripts/install-deps.sh clang libclang-rt-dev
 	@scripts/build.sh fuzz fuzzers
-	@ctest --test-dir build-fuzz -R _fuzz --output-on-failure
+	@ctest --test-dir build-fuzz -R _fuzz --output-on-failure -j $$(nproc)
 
 clean:  ## Remove what was built
 	@rm -rf build build-asan build-asan-engine build-tsan build-cuda build-fuzz

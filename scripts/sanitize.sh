@@ -9,4 +9,4 @@ export COGSERVE_STRESS_TOKENS=20000
 export ASAN_OPTIONS=detect_leaks=1:strict_string_checks=1:allocator_may_return_null=1
 export UBSAN_OPTIONS=print_stacktrace=1
 export TSAN_OPTIONS=halt_on_error=1:allocator_may_return_null=1:suppressions=$PWD/tests/tsan.supp
-ctest --test-dir "build-$1" --output-on-failure
+ctest --test-dir "build-$1" --output-on-failure -j "$(nproc)"
