@@ -22,6 +22,7 @@ import draw
 
 HERE = pathlib.Path(__file__).parent
 TASKS = ("scenes", "numbers")
+TURNS = 3  # questions about each picture, unless told
 MARKS = {"scenes": 95.0, "numbers": 90.0}  # least exact match, percent
 FORMATS = (("PNG", {}), ("JPEG", {"quality": 92}), ("WEBP", {"quality": 92}))
 
@@ -88,15 +89,15 @@ def answers_in_torch(pictures):
         yield given
 
 
-def answers_of_server(pictures, address, streams):
-    """The same from a running server: one call for each turn, `streams` conversations at a time."""
+def responses_of_server(pictures, address, streams, **options):
+    """A running server's response to every turn: one call each, `streams` conversations at a time."""
     from cogserve import Client, Message
 
     def converse(picture):
         messages, given = [], []
         for index, turn in enumerate(picture.turns):
             messages.append(Message.user(turn.question, None if index else picture.data))
-            given.append(client.chat(messages, temperature=0, max_tokens=48).text)
+            given.append(client.chat(messages, temperature=0, max_tokens=48, **options))
             messages.append(Message.assistant(turn.answer))
         return given
 
@@ -140,7 +141,7 @@ def main():
                      help="score through the server at this address (default $COGSERVE_SERVER)")
     way.add_argument("--torch", action="store_true", help="score the PyTorch reference on the exported weights")
     parser.add_argument("--pictures", type=int, default=100, help="for each task and language (default 100)")
-    parser.add_argument("--turns", type=int, default=3, help="questions about each picture (default 3)")
+    parser.add_argument("--turns", type=int, default=TURNS, help=f"questions about each picture (default {TURNS})")
     parser.add_argument("--seed", type=int, default=1, help="other seeds, other pictures")
     parser.add_argument("--streams", type=int, default=4, help="conversations at a time (default 4)")
     parser.add_argument("--slack", type=float, default=0,
@@ -153,7 +154,8 @@ def main():
     if options.torch:
         given = list(answers_in_torch(pictures))
     else:
-        given = answers_of_server(pictures, options.server, options.streams)
+        responses = responses_of_server(pictures, options.server, options.streams)
+        given = [[response.text for response in turns] for turns in responses]
     if options.misses:
         for picture, texts in zip(pictures, given):
             for turn, text in zip(picture.turns, texts):
