@@ -70,39 +70,85 @@ HWY_INLINE hn::Vec<I32> broadcast(const int8_t* x) {
   return hn::Set(I32(), word);
 }
 
-HWY_INLINE hn::Vec<I16> pair_products(hn::Vec<U8> codes, hn::Vec<I32> x) {
-  return hn::Vec<I16>{_mm256_maddubs_epi16(codes.raw, x.raw)};
-}
-
-HWY_INLINE hn::Vec<I32> add_pairs(hn::Vec<I32> sum, hn::Vec<I16> pairs) {
-  const hn::Vec<I16> ones = hn::Set(I16(), 1);
-  return hn::Add(sum, hn::Vec<I32>{_mm256_madd_epi16(pairs.raw, ones.raw)});
+// Has the compiler compute a sum where it stands. Left alone, it reorders sums of many products and
+// keeps most of them on the stack.
+template <class Vec>
+HWY_INLINE void pin(Vec& sum) {
+  asm("" : "+x"(sum.raw));
 }
 
 #ifdef COGSERVE_BYTE_DOT
-HWY_INLINE hn::Vec<I32> add_products(hn::Vec<I32> sum, hn::Vec<U8> codes, hn::Vec<I32> x) {
-  return hn::Vec<I32>{_mm256_dpbusd_epi32(sum.raw, codes.raw, x.raw)};
+
+// Sums of products of bytes: in each 32-bit word, that of all four.
+using Products = hn::Vec<I32>;
+
+HWY_INLINE Products add_products(Products sum, hn::Vec<U8> codes, hn::Vec<I32> x) {
+  return Products{_mm256_dpbusd_epi32(sum.raw, codes.raw, x.raw)};
 }
+
+HWY_INLINE hn::Vec<I32> widen(Products products) { return products; }
+
+#else
+
+// Sums of products of bytes: in each 32-bit word, that of the first two and that of the last two.
+using Products = hn::Vec<I16>;
+
+HWY_INLINE Products add_products(Products sum, hn::Vec<U8> codes, hn::Vec<I32> x) {
+  return hn::Add(sum, Products{_mm256_maddubs_epi16(codes.raw, x.raw)});
+}
+
+HWY_INLINE hn::Vec<I32> widen(Products products) {
+  const Products ones = hn::Set(I16(), 1);
+  return hn::Vec<I32>{_mm256_madd_epi16(products.raw, ones.raw)};
+}
+
 #endif
 
-struct Int4Codes {
-  // Codes are 0 .. 15.
-  static constexpr int32_t kZero = 8;
+// Products of one step, of codes 0 .. 15: their 16-bit sums are at most 8 * 2 * 15 * 127 = 30480.
+template <size_t kRows>
+struct StepProducts {
+  HWY_INLINE StepProducts() {
+    COGSERVE_UNROLL
+    for (size_t r = 0; r < kRows; ++r) {
+      COGSERVE_UNROLL
+      for (size_t v = 0; v < kParts; ++v) products[r][v] = hn::Zero(hn::DFromV<Products>());
+    }
+  }
 
-  // 32 inputs. Their 16-bit sums are at most 8 * 2 * 15 * 127 = 30480.
+  // Four inputs.
+  HWY_INLINE void add(const hn::Vec<U8> (&codes)[kParts], const int8_t* x) {
+    COGSERVE_UNROLL
+    for (size_t r = 0; r < kRows; ++r) {
+      const auto value = broadcast(x + r * 4);
+      COGSERVE_UNROLL
+      for (size_t v = 0; v < kParts; ++v) {
+        products[r][v] = add_products(products[r][v], codes[v], value);
+        pin(products[r][v]);
+      }
+    }
+  }
+
+  HWY_INLINE void add_to(BlockSums<kRows>& sums) const {
+    COGSERVE_UNROLL
+    for (size_t r = 0; r < kRows; ++r) {
+      COGSERVE_UNROLL
+      for (size_t v = 0; v < kParts; ++v) sums[r][v] = hn::Add(sums[r][v], widen(products[r][v]));
+    }
+  }
+
+  Products products[kRows][kParts];
+};
+
+struct Int4Codes {
+  static constexpr int32_t kZero = 8;
+  static constexpr size_t kStepBytes = kStepInputs * kPanelWidth / 2;
+
   template <size_t kRows>
   static HWY_INLINE void add_step(const uint8_t* codes, const int8_t* x, BlockSums<kRows>& sums) {
     const U8 d;
     const auto mask = hn::Set(d, 15);
-#ifndef COGSERVE_BYTE_DOT
-    hn::Vec<I16> pairs[kRows][kParts];
+    StepProducts<kRows> products;
     COGSERVE_UNROLL
-    for (size_t r = 0; r < kRows; ++r) {
-      COGSERVE_UNROLL
-      for (size_t v = 0; v < kParts; ++v) pairs[r][v] = hn::Zero(I16());
-    }
-#endif
-    // Not unrolled: the compiler would reorder the sums and keep every product until the end.
     for (size_t word = 0; word < kStepInputs / 8; ++word) {
       hn::Vec<U8> low[kParts];
       hn::Vec<U8> high[kParts];
@@ -112,30 +158,11 @@ struct Int4Codes {
         low[v] = hn::And(both, mask);
         high[v] = hn::And(hn::BitCast(d, hn::ShiftRight<4>(hn::BitCast(I16(), both))), mask);
       }
-      COGSERVE_UNROLL
-      for (size_t r = 0; r < kRows; ++r) {
-        const auto x_low = broadcast(x + (2 * word * kRows + r) * 4);
-        const auto x_high = broadcast(x + ((2 * word + 1) * kRows + r) * 4);
-        COGSERVE_UNROLL
-        for (size_t v = 0; v < kParts; ++v) {
-#ifdef COGSERVE_BYTE_DOT
-          sums[r][v] = add_products(add_products(sums[r][v], low[v], x_low), high[v], x_high);
-#else
-          pairs[r][v] = hn::Add(pairs[r][v], pair_products(low[v], x_low));
-          pairs[r][v] = hn::Add(pairs[r][v], pair_products(high[v], x_high));
-#endif
-        }
-      }
+      products.add(low, x + 2 * word * kRows * 4);
+      products.add(high, x + (2 * word + 1) * kRows * 4);
     }
-#ifndef COGSERVE_BYTE_DOT
-    COGSERVE_UNROLL
-    for (size_t r = 0; r < kRows; ++r) {
-      COGSERVE_UNROLL
-      for (size_t v = 0; v < kParts; ++v) sums[r][v] = add_pairs(sums[r][v], pairs[r][v]);
-    }
-#endif
+    products.add_to(sums);
   }
-  static constexpr size_t kStepBytes = kStepInputs * kPanelWidth / 2;
 };
 
 struct Int8Codes {
@@ -145,6 +172,7 @@ struct Int8Codes {
 #else
   static constexpr int32_t kZero = 0;
 #endif
+  static constexpr size_t kStepBytes = kStepInputs * kPanelWidth;
 
   // 32 inputs. |code| times the code of x with code's sign: a pair is at most 2 * 127 * 127 =
   // 32258.
@@ -170,13 +198,13 @@ struct Int8Codes {
 #else
           const hn::Vec<U8> magnitude{_mm256_abs_epi8(code[v].raw)};
           const hn::Vec<I32> signed_x{_mm256_sign_epi8(value.raw, code[v].raw)};
-          sums[r][v] = add_pairs(sums[r][v], pair_products(magnitude, signed_x));
+          const auto pairs = add_products(hn::Zero(I16()), magnitude, signed_x);
+          sums[r][v] = hn::Add(sums[r][v], widen(pairs));
 #endif
         }
       }
     }
   }
-  static constexpr size_t kStepBytes = kStepInputs * kPanelWidth;
 };
 
 // results += (sums - zero * x's sum) * scale * x's scale.
