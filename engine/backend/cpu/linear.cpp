@@ -48,15 +48,9 @@ namespace cogserve::cpu::HWY_NAMESPACE {
 // Sums of some rows by some panels, [panel][row][16], + bias -> y.
 void store_sums(const LinearJob& job, const float* sums, size_t row_begin, size_t row_end,
                 size_t panel_begin, size_t panel_end) {
-  const size_t out_features = job.y.cols;
   for (size_t panel = panel_begin; panel < panel_end; ++panel) {
-    const size_t column = panel * kPanelWidth;
-    const size_t columns = std::min(kPanelWidth, out_features - column);
     for (size_t row = row_begin; row < row_end; ++row) {
-      float* y = job.y.row<float>(row) + column;
-      for (size_t n = 0; n < columns; ++n) {
-        y[n] = job.bias == nullptr ? sums[n] : sums[n] + job.bias[column + n];
-      }
+      store_panel(sums, job.bias, panel, job.y, row);
       sums += kPanelWidth;
     }
   }
@@ -196,23 +190,21 @@ void multiply_chunk(const Tensor& x, const Weight& weight, const Tensor* bias, c
     rows = interleaved;
   }
   const size_t panels = panel_count(y.cols);
-  LinearJob job{.x = rows,
-                .weight = &weight,
-                .bias = bias == nullptr ? nullptr : bias->row<float>(0),
-                .y = y,
-                .tiles = tiles,
-                .in_features = static_cast<size_t>(x.cols),
-                .panels_per_task = kPanelsPerTask,
-                .tile_groups = ceil_div(tiles.count, kTilesPerTask)};
-  const auto tasks = [&] { return ceil_div(panels, job.panels_per_task) * job.tile_groups; };
-  // Small matrices: enough tasks for every thread.
-  while (job.panels_per_task > 1 && tasks() < 4 * static_cast<size_t>(pool.size())) {
-    job.panels_per_task /= 2;
-  }
+  const size_t tile_groups = ceil_div(tiles.count, kTilesPerTask);
+  const LinearJob job{
+      .x = rows,
+      .weight = &weight,
+      .bias = bias == nullptr ? nullptr : bias->row<float>(0),
+      .y = y,
+      .tiles = tiles,
+      .in_features = static_cast<size_t>(x.cols),
+      .panels_per_task = panels_per_task(panels, tile_groups, kPanelsPerTask, pool.size()),
+      .tile_groups = tile_groups};
+  const size_t tasks = ceil_div(panels, job.panels_per_task) * tile_groups;
   workspace.prepare_workers(kPanelsPerTask * kPanelWidth * std::min<size_t>(x.rows, kRowsPerTask) +
                             kPanelsPerTask * kSliceBytes / sizeof(float));
   const bool serial = static_cast<size_t>(x.rows * x.cols * y.cols) < kSerialWork;
-  pool.parallel_for(tasks(), serial ? tasks() : 1, [&](size_t begin, size_t end, int worker) {
+  pool.parallel_for(tasks, serial ? tasks : 1, [&](size_t begin, size_t end, int worker) {
     HWY_DYNAMIC_DISPATCH(linear_tasks)
     (job, begin, end, workspace.of_worker(worker));
   });

@@ -8,9 +8,11 @@
 // so that one 32-bit word holds columns j and j + 8 and no shuffle is needed to widen them.
 #pragma once
 
+#include <algorithm>
 #include <cstddef>
 
 #include "engine/base/dtype.hpp"
+#include "engine/base/tensor.hpp"
 
 namespace cogserve::cpu {
 
@@ -31,14 +33,30 @@ constexpr size_t panel_slot(DType dtype, size_t column) {
 struct RowTiles {
   explicit RowTiles(size_t row_count, size_t most = kMaxTileRows)
       : rows(row_count), count(ceil_div(row_count, most)) {}
-  size_t begin(size_t tile) const { return tile * (rows / count) + smaller(tile, rows % count); }
+  size_t begin(size_t tile) const { return tile * (rows / count) + std::min(tile, rows % count); }
   size_t size(size_t tile) const { return begin(tile + 1) - begin(tile); }
 
   size_t rows;
   size_t count;
-
- private:
-  static size_t smaller(size_t a, size_t b) { return a < b ? a : b; }
 };
+
+// Panels of one task: at most `most`, fewer where there would be too few tasks for the threads. For
+// each group of panels there is a task for each of `tile_groups`.
+inline size_t panels_per_task(size_t panels, size_t tile_groups, size_t most, int threads) {
+  const auto enough = 4 * static_cast<size_t>(threads);
+  while (most > 1 && ceil_div(panels, most) * tile_groups < enough) most /= 2;
+  return most;
+}
+
+// One row's sums of one panel, + bias unless that is null -> y, without the columns that y has not.
+inline void store_panel(const float* sums, const float* bias, size_t panel, const Tensor& y,
+                        size_t row) {
+  const size_t column = panel * kPanelWidth;
+  const size_t columns = std::min<size_t>(kPanelWidth, y.cols - column);
+  float* to = y.row<float>(row) + column;
+  for (size_t n = 0; n < columns; ++n) {
+    to[n] = bias == nullptr ? sums[n] : sums[n] + bias[column + n];
+  }
+}
 
 }  // namespace cogserve::cpu

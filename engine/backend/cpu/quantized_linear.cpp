@@ -132,14 +132,9 @@ void multiply_task(const QuantizedJob& job, size_t task) {
     } else {
       multiply_panel<Int8Codes>(job, panel, tile_begin, tile_end, results);
     }
-    const size_t column = panel * kPanelWidth;
-    const size_t columns = std::min<size_t>(kPanelWidth, job.y.cols - column);
     const float* sums = results;
     for (size_t row = job.tiles.begin(tile_begin); row < job.tiles.begin(tile_end); ++row) {
-      float* y = job.y.row<float>(row) + column;
-      for (size_t n = 0; n < columns; ++n) {
-        y[n] = job.bias == nullptr ? sums[n] : sums[n] + job.bias[column + n];
-      }
+      store_panel(sums, job.bias, panel, job.y, row);
       sums += kPanelWidth;
     }
   }
@@ -208,29 +203,27 @@ void multiply_chunk(const Tensor& x, const Weight& weight, const Tensor* bias, c
   float* scales = workspace.shared(2 * blocks + blocks * layout.depth / sizeof(float));
   auto* sums = reinterpret_cast<int32_t*>(scales + blocks);
   const RowTiles tiles(x.rows, kQuantizedTileRows);
-  QuantizedJob job{.layout = layout,
-                   .records = static_cast<const std::byte*>(weight.storage.data()),
-                   .format = weight.format,
-                   .has_zeros = weight.has_zeros,
-                   .x = x,
-                   .codes = reinterpret_cast<int8_t*>(sums + blocks),
-                   .scales = scales,
-                   .sums = sums,
-                   .bias = bias == nullptr ? nullptr : bias->row<float>(0),
-                   .y = y,
-                   .tiles = tiles,
-                   .panels_per_task = kQuantizedPanelsPerTask,
-                   .tile_groups = ceil_div(tiles.count, kQuantizedTilesPerTask)};
+  const size_t tile_groups = ceil_div(tiles.count, kQuantizedTilesPerTask);
+  const QuantizedJob job{.layout = layout,
+                         .records = static_cast<const std::byte*>(weight.storage.data()),
+                         .format = weight.format,
+                         .has_zeros = weight.has_zeros,
+                         .x = x,
+                         .codes = reinterpret_cast<int8_t*>(sums + blocks),
+                         .scales = scales,
+                         .sums = sums,
+                         .bias = bias == nullptr ? nullptr : bias->row<float>(0),
+                         .y = y,
+                         .tiles = tiles,
+                         .panels_per_task = panels_per_task(layout.panels, tile_groups,
+                                                            kQuantizedPanelsPerTask, pool.size()),
+                         .tile_groups = tile_groups};
   pool.parallel_for(tiles.count, 4, [&](size_t begin, size_t end, int) {
     HWY_DYNAMIC_DISPATCH(quantize_tiles)(job, begin, end);
   });
-  const auto tasks = [&] { return ceil_div(layout.panels, job.panels_per_task) * job.tile_groups; };
-  // Small matrices: enough tasks for every thread.
-  while (job.panels_per_task > 1 && tasks() < 4 * static_cast<size_t>(pool.size())) {
-    job.panels_per_task /= 2;
-  }
+  const size_t tasks = ceil_div(layout.panels, job.panels_per_task) * tile_groups;
   const bool serial = static_cast<size_t>(x.rows * x.cols * y.cols) < kSerialQuantizedWork;
-  pool.parallel_for(tasks(), serial ? tasks() : 1, [&](size_t begin, size_t end, int) {
+  pool.parallel_for(tasks, serial ? tasks : 1, [&](size_t begin, size_t end, int) {
     HWY_DYNAMIC_DISPATCH(multiply_tasks)(job, begin, end);
   });
 }

@@ -5,8 +5,10 @@
 #include <cuda_fp16.h>
 
 #include <cstdint>
+#include <type_traits>
 
 #include "engine/base/check.hpp"
+#include "engine/base/host_weight.hpp"
 #include "engine/base/tensor.hpp"
 
 namespace cogserve::cuda {
@@ -29,6 +31,21 @@ template <typename Body>
 void with_float(DType dtype, const Body& body) {
   if (dtype == DType::kF32) return body(Element<float>());
   with_activation(dtype, body);
+}
+
+// Calls `body(std::integral_constant<WeightFormat, ...>())` with the format of a quantised matrix.
+template <typename Body>
+void with_format(WeightFormat format, const Body& body) {
+  switch (format) {
+    case WeightFormat::kInt8:
+      return body(std::integral_constant<WeightFormat, WeightFormat::kInt8>());
+    case WeightFormat::kInt4:
+      return body(std::integral_constant<WeightFormat, WeightFormat::kInt4>());
+    case WeightFormat::kCodebook4:
+      return body(std::integral_constant<WeightFormat, WeightFormat::kCodebook4>());
+    case WeightFormat::kDense:
+      check(false, "a dense matrix is not quantised");
+  }
 }
 
 // Every row begins at a multiple of 16 bytes, and holds whole groups of 16 bytes.

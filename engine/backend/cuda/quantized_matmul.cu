@@ -172,16 +172,9 @@ void quantized_matmul(const Tensor& x, const QuantizedMatrix& w, const Tensor* b
                                           may_be_read_by_four(x),
                                           static_cast<int>(x.rows),
                                           two_tiles ? 2 : 1};
-    switch (w.layout.format) {
-      case WeightFormat::kInt8:
-        return choose<T, WeightFormat::kInt8>(arguments, w, stream);
-      case WeightFormat::kInt4:
-        return choose<T, WeightFormat::kInt4>(arguments, w, stream);
-      case WeightFormat::kCodebook4:
-        return choose<T, WeightFormat::kCodebook4>(arguments, w, stream);
-      case WeightFormat::kDense:
-        check(false, "a dense matrix is not quantised");
-    }
+    with_format(w.layout.format, [&](auto format) {
+      choose<T, format()>(arguments, w, stream);
+    });
   });
 }
 

@@ -138,21 +138,6 @@ dim3 tile_grid(int64_t tile_rows, const QuantizedLayout& layout) {
   return {static_cast<unsigned>(tile_rows), ceil_div(layout.tiles_of_a_row(), kWarps)};
 }
 
-// Calls `body(std::integral_constant<WeightFormat, ...>())` with the format of a quantised matrix.
-template <typename Body>
-void with_format(WeightFormat format, const Body& body) {
-  switch (format) {
-    case WeightFormat::kInt8:
-      return body(std::integral_constant<WeightFormat, WeightFormat::kInt8>());
-    case WeightFormat::kInt4:
-      return body(std::integral_constant<WeightFormat, WeightFormat::kInt4>());
-    case WeightFormat::kCodebook4:
-      return body(std::integral_constant<WeightFormat, WeightFormat::kCodebook4>());
-    case WeightFormat::kDense:
-      check(false, "a dense matrix is not quantised");
-  }
-}
-
 }  // namespace
 
 void pack_quantized(const QuantizedLayout& layout, const uint8_t* codes, const float* scales,
