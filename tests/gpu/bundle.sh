@@ -16,7 +16,7 @@ trap 'rm -rf "$stage"' EXIT
 mkdir -p "$stage/bin" "$stage/lib"
 programs=(
   tests/engine/cuda_ops_test tests/engine/golden_test tests/engine/engine_device_test
-  tests/bench/gpu_kernels_bench tests/bench/gpu_model_bench
+  tests/bench/gpu_kernels_bench tests/bench/gpu_model_bench command/cogserve
 )
 for program in "${programs[@]}"; do
   strip -o "$stage/bin/$(basename "$program")" "build-cuda/$program"
@@ -26,7 +26,10 @@ for program in "${programs[@]}"; do
     while read -r library; do cp -Lu "$library" "$stage/lib/"; done
 done
 cp -r tests/data/golden "$stage/golden"
-cp tests/gpu/{run.sh,summarise.py,peer_torch.py,README.md} "$stage/"
+cp -r tests/gpu/models "$stage/models"
+for model in "$stage"/models/*; do tests/gpu/write_tokenizer.py "$model"; done
+cp scripts/with-server.sh tests/gpu/{run.sh,serve_bench.py,summarise.py,peer_torch.py,README.md} \
+  "$stage/"
 git rev-parse HEAD >"$stage/commit" 2>/dev/null || echo unknown >"$stage/commit"
 
 mkdir -p "$(dirname "$file")"

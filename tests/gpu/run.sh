@@ -18,7 +18,8 @@ find_cublas() {
   find -L /usr/local/cuda*/lib64 $site -maxdepth 4 -name 'libcublasLt.so.13' -printf '%h\n' \
     2>/dev/null | head -n 1
 }
-libraries=$bundle/lib:$(find_cublas)
+cublas=$(find_cublas)
+libraries=$bundle/lib${cublas:+:$cublas}
 
 probe=$(LD_LIBRARY_PATH=$libraries "$bundle/bin/gpu_kernels_bench" --probe 1 2>&1)
 case $? in
@@ -46,21 +47,29 @@ part() {
 absent() { printf '%s absent 0\n' "$1" >>"$out/parts.txt"; }
 ours=(env "LD_LIBRARY_PATH=$libraries" "COGSERVE_GOLDEN_DIR=$bundle/golden")
 
-part ops 60 "${ours[@]}" "$bundle/bin/cuda_ops_test" "--gtest_output=json:$out/ops.json"
-part golden 45 "${ours[@]}" "$bundle/bin/golden_test" --device cuda:0 \
+part ops 45 "${ours[@]}" "$bundle/bin/cuda_ops_test" "--gtest_output=json:$out/ops.json"
+part golden 30 "${ours[@]}" "$bundle/bin/golden_test" --device cuda:0 \
   "--gtest_output=json:$out/golden.json"
 part engine 30 "${ours[@]}" "$bundle/bin/engine_device_test" --device cuda:0 \
   "--gtest_output=json:$out/engine.json"
-part kernels 60 "${ours[@]}" "$bundle/bin/gpu_kernels_bench" --out "$out/kernels.json"
+part kernels 45 "${ours[@]}" "$bundle/bin/gpu_kernels_bench" --out "$out/kernels.json"
 if python3 -c 'import torch, sys; sys.exit(not torch.cuda.is_available())' 2>/dev/null; then
-  part peer 40 python3 "$bundle/peer_torch.py" "$out/peer.json"
+  part peer 30 python3 "$bundle/peer_torch.py" "$out/peer.json"
 else
   absent peer
 fi
-part model 120 "${ours[@]}" "$bundle/bin/gpu_model_bench" --out "$out/model.json"
+shape=$bundle/models/cogvlm2-19b
+part model 100 "${ours[@]}" "$bundle/bin/gpu_model_bench" --model "$shape" --out "$out/model.json"
+# Bash and Python stand beside the server here, and have libraries of their own.
+cogserve=$out/cogserve
+printf '#!/bin/bash\nLD_LIBRARY_PATH=%q exec %q "$@"\n' "$libraries" "$bundle/bin/cogserve" >"$cogserve"
+chmod +x "$cogserve"
+part serve 90 env COGSERVE_MODEL="$shape" COGSERVE_LOAD_FORMAT=dummy COGSERVE_DEVICE=cuda:0 \
+  "$bundle/with-server.sh" "$cogserve" \
+  python3 "$bundle/serve_bench.py" "$cogserve" "$out/serve.json" 32 8
 for tool in memcheck racecheck; do
   if command -v compute-sanitizer >/dev/null; then
-    part "$tool" 50 "${ours[@]}" compute-sanitizer --tool "$tool" --error-exitcode 9 \
+    part "$tool" 45 "${ours[@]}" compute-sanitizer --tool "$tool" --error-exitcode 9 \
       "$bundle/bin/cuda_ops_test" --gtest_filter='-*CudaLarge*'
   else
     absent "$tool"

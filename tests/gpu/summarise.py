@@ -11,7 +11,7 @@ import sys
 from pathlib import Path
 
 TESTS = ("ops", "golden", "engine")
-BENCHMARKS = ("kernels", "model")
+BENCHMARKS = ("kernels", "model", "serve")
 # What a machine may lack; then the part is "absent".
 OPTIONAL = ("peer", "memcheck", "racecheck")
 
@@ -115,10 +115,11 @@ def table(results):
             f"{name:<32}{figures['us']:>10.1f}{100 * figures['of_matmul']:>10.0f}%"
             f"{100 * figures['of_copy']:>8.0f}%{beside}"
         )
-    if results["model"]:
-        yield ""
-    for name, figures in results["model"].items():
-        yield f"{name:<28}" + ", ".join(f"{k} {v:.4g}" for k, v in figures.items())
+    for part in ("model", "serve"):
+        if results[part]:
+            yield ""
+        for name, figures in results[part].items():
+            yield f"{name:<28}" + ", ".join(f"{k} {v:.4g}" for k, v in figures.items())
     yield ""
     yield from results["faults"] or ["Everything was run and passed."]
 

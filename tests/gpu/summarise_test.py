@@ -2,7 +2,7 @@
 """summarise.py on what run.sh leaves: a whole run, and runs in which something is wrong.
 
 The files in fixtures/ have the form of the programs' own output. The tests' are recorded from the
-emulator and the model's from the CPU at a toy's shape; there was no GPU for the kernels' and the
+emulator, the model's and the server's from the CPU at a toy's shape; there was no GPU for the kernels' and the
 peer's, whose numbers are made up.
 """
 
@@ -55,6 +55,7 @@ class SummariseTest(unittest.TestCase):
         row = next(line for line in printed.splitlines() if line.startswith("decoder_qkv_1 "))
         self.assertEqual(row.split()[1:], ["20.0", "1%", "50%", "30.0", "1.50"])
         self.assertIn("longest_ms", printed)
+        self.assertIn("request_throughput", next(l for l in printed.splitlines() if l.startswith("w3 ")))
 
     def test_a_part_without_its_tool_is_absent_and_no_fault(self):
         for name in ("peer", "memcheck", "racecheck"):
@@ -65,7 +66,7 @@ class SummariseTest(unittest.TestCase):
         self.assertIn("memcheck    absent", printed)
 
     def test_a_missing_part_is_a_fault(self):
-        for name in ("ops", "golden", "engine", "kernels", "model", "peer", "memcheck", "racecheck"):
+        for name in ("ops", "golden", "engine", "kernels", "model", "serve", "peer", "memcheck", "racecheck"):
             with self.subTest(name):
                 before = (self.folder / "parts.txt").read_text()
                 self.replace("parts.txt", f"{name} 0", f"else-{name} 0")
