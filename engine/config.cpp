@@ -307,17 +307,6 @@ WeightFormats parse_weight_formats(std::string_view quantization, std::string_vi
   return formats;
 }
 
-std::string describe_weights(const WeightFormats& formats, DType dtype) {
-  const std::pair<std::string_view, WeightFormat> parts[] = {
-      {"decoder", formats.decoder}, {"vision", formats.vision}, {"lm_head", formats.head}};
-  std::string text;
-  for (const auto& [name, format] : parts) {
-    if (format == WeightFormat::kDense) continue;
-    text += std::string(name) + " " + std::string(format_name(format)) + ", ";
-  }
-  return (text.empty() ? "" : text + "else ") + std::string(dtype_name(dtype));
-}
-
 absl::StatusOr<ModelConfig> read_model_config(const std::string& model_dir) {
   const absl::StatusOr<json> document = read_json_object(model_dir, kConfigFile);
   if (!document.ok()) return document.status();

@@ -96,9 +96,6 @@ struct WeightFormats {
 WeightFormats parse_weight_formats(std::string_view quantization, std::string_view vision_dtype,
                                    std::string_view lm_head_dtype);
 
-// "bf16", or "decoder int4, vision int8, else bf16": `dtype` is that of what stays dense.
-std::string describe_weights(const WeightFormats& formats, DType dtype);
-
 struct EngineConfig {
   std::string model_dir;
   std::string device = "cpu";

@@ -115,7 +115,8 @@ absl::StatusOr<std::unique_ptr<Engine>> start_engine(const EngineConfig& config,
   auto weights = load_weights(backend.get(), *model, source->get(), progress,
                               {.formats = config.formats, .threads = config.threads});
   if (!weights.ok()) return weights.status();
-  const std::string description = (*source)->description();
+  const std::string stored = (*source)->description();
+  const std::string formats = describe_weights(*weights);
   source->reset();  // unmaps the files
 
   const DType dtype = weights->decoder.embedding.tensor.dtype;
@@ -133,8 +134,8 @@ absl::StatusOr<std::unique_ptr<Engine>> start_engine(const EngineConfig& config,
   EngineInfo info{.model = *model,
                   .generation = *generation,
                   .device = backend->description(),
-                  .dtype = describe_weights(config.formats, dtype),
-                  .weights = description,
+                  .dtype = formats,
+                  .weights = stored,
                   .rope_dtype = rope == RopeDtype::kBF16 ? "bf16" : "f32",
                   .max_model_len = limits.max_model_len,
                   .block_size = config.block_size,

@@ -178,6 +178,12 @@ int run_demo(const std::vector<std::string>& arguments) {
     client::print_error(server.error());
     return client::kExitUsage;
   }
+  const auto model = server->get_model();
+  if (!model.ok()) {
+    client::print_error(model.error());
+    return client::exit_code(model.error());
+  }
+  std::cout << "Model " << model->name << " in " << model->dtype << " on " << model->device << '\n';
   Demo demo(&*server);
   std::cout << "One conversation:\n";
   demo.talk_about({&pictures->front()});

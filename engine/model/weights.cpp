@@ -2,10 +2,14 @@
 
 #include <algorithm>
 #include <cstring>
+#include <initializer_list>
 #include <memory>
+#include <set>
 #include <string>
 #include <utility>
 
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
 #include "engine/base/check.hpp"
 #include "engine/model/quantize.hpp"
 
@@ -281,6 +285,36 @@ absl::StatusOr<WeightBytes> measure_weights(const DeviceTraits& traits, const Mo
     side += static_cast<int64_t>(slot_bytes(traits, slot, *stored));
   }
   return bytes;
+}
+
+std::string describe_weights(const ModelWeights& weights) {
+  using Formats = std::set<WeightFormat>;
+  const auto add = [](std::initializer_list<const Linear*> matrices, Formats* formats) {
+    for (const Linear* matrix : matrices) formats->insert(matrix->weight.format);
+  };
+  Formats decoder;
+  for (const DecoderLayerWeights& layer : weights.decoder.layers) {
+    for (const ExpertWeights* expert : {&layer.language, &layer.vision}) {
+      const GatedMlp& mlp = expert->mlp;
+      add({&expert->qkv, &expert->dense, &mlp.gate, &mlp.up, &mlp.down}, &decoder);
+    }
+  }
+  Formats vision;
+  for (const VisionLayerWeights& layer : weights.vision.layers) {
+    add({&layer.qkv, &layer.dense, &layer.fc1, &layer.fc2}, &vision);
+  }
+  const GatedMlp& adapter = weights.vision.mlp;
+  add({&weights.vision.projection, &adapter.gate, &adapter.up, &adapter.down}, &vision);
+  const Formats head = {weights.decoder.head.weight.format};
+  std::string text;
+  for (const auto& [part, formats] :
+       {std::pair("decoder", decoder), std::pair("vision", vision), std::pair("lm_head", head)}) {
+    if (formats == Formats{WeightFormat::kDense}) continue;
+    const auto name = [](std::string* to, WeightFormat format) { to->append(format_name(format)); };
+    absl::StrAppend(&text, part, " ", absl::StrJoin(formats, "/", name), ", ");
+  }
+  return text + (text.empty() ? "" : "else ") +
+         std::string(dtype_name(weights.decoder.embedding.tensor.dtype));
 }
 
 std::vector<ModelTensor> list_tensors(const ModelConfig& config, const WeightFormats& formats) {

@@ -95,6 +95,10 @@ absl::StatusOr<ModelWeights> load_weights(Backend* backend, const ModelConfig& c
                                           WeightSource* source, const LoadProgress& progress,
                                           const Quantization& quantization = {});
 
+// "bf16", or "decoder int4, vision int8/dense, else bf16" where some or all matrices of a part are
+// quantised.
+std::string describe_weights(const ModelWeights& weights);
+
 struct WeightBytes {
   int64_t decoder = 0;
   int64_t vision = 0;

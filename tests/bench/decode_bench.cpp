@@ -200,7 +200,8 @@ int run(int argc, char** argv) {
   const int tries = bench::take_flag(argc, argv, "--tries", 2);
   const ModelConfig config = make_config(bench::take_flag(argc, argv, "--layers", 4));
   WeightFormats formats;
-  if (bench::take_flag(argc, argv, "--int4", 0) != 0) {
+  const bool int4 = bench::take_flag(argc, argv, "--int4", 0) != 0;
+  if (int4) {
     formats = {.decoder = WeightFormat::kInt4, .head = WeightFormat::kInt8};
   }
   benchmark::Initialize(&argc, argv);
@@ -217,7 +218,7 @@ int run(int argc, char** argv) {
   bench::BestReporter reporter;
   benchmark::RunSpecifiedBenchmarks(&reporter);
   const std::string what =
-      std::to_string(config.layers) + " layers, " + describe_weights(formats, DType::kBF16);
+      std::to_string(config.layers) + " layers, " + (int4 ? "int4 with an int8 lm_head" : "bf16");
   print_table(reporter, what, work, std::max(bandwidth, bench::read_bandwidth(pool, 5)),
               std::max(peak, bench::fma_peak(pool, 5)));
   return 0;

@@ -148,6 +148,19 @@ TEST(QuantisedCheckpoint, every_layout_gives_the_values_of_its_definition) {
   }
 }
 
+TEST(QuantisedCheckpoint, loaded_weights_are_described_by_what_they_became) {
+  const auto backend = make_backend("cpu", 1).value();
+  for (const auto& [set, description] :
+       {std::pair("native", "?"), std::pair("bitsandbytes-nf4", "?"),
+        std::pair("autoround", "?")}) {
+    const ModelConfig config = read_model_config(fixture(set)).value();
+    Checkpoint checkpoint = Checkpoint::open(fixture(set), config.quantization).value();
+    const auto weights = load_weights(backend.get(), config, &checkpoint, nullptr);
+    ASSERT_TRUE(weights.ok()) << weights.status();
+    EXPECT_EQ(describe_weights(*weights), description) << set;
+  }
+}
+
 TEST(QuantisedCheckpoint, a_dense_one_is_described_too) {
   const TemporaryDirectory directory;
   directory.write("model.safetensors", safetensors_file(tensors_of(tiny_config())));

@@ -10,8 +10,8 @@
 
 namespace cogserve {
 
-// A directory with its config.json, there until the process ends. Served with LoadFormat::kDummy, it
-// needs no weights.
+// A directory with its config.json, there until the process ends. Served with LoadFormat::kDummy,
+// it needs no weights.
 std::string tiny_model_dir();
 
 // How to serve it; `adjust` may change this.
