@@ -95,7 +95,7 @@ absl::StatusOr<ModelWeights> load_weights(Backend* backend, const ModelConfig& c
                                           WeightSource* source, const LoadProgress& progress,
                                           const Quantization& quantization = {});
 
-// "bf16", or "decoder int4, vision int8/dense, else bf16" where some or all matrices of a part are
+// "bf16", or "decoder int4, vision int8/int4, else bf16" where some or all matrices of a part are
 // quantised.
 std::string describe_weights(const ModelWeights& weights);
 

@@ -151,8 +151,9 @@ TEST(QuantisedCheckpoint, every_layout_gives_the_values_of_its_definition) {
 TEST(QuantisedCheckpoint, loaded_weights_are_described_by_what_they_became) {
   const auto backend = make_backend("cpu", 1).value();
   for (const auto& [set, description] :
-       {std::pair("native", "?"), std::pair("bitsandbytes-nf4", "?"),
-        std::pair("autoround", "?")}) {
+       {std::pair("native", "decoder int4, vision int8/int4, lm_head int8, else bf16"),
+        std::pair("bitsandbytes-nf4", "decoder codebook4, vision codebook4, else bf16"),
+        std::pair("autoround", "decoder int4, else bf16")}) {
     const ModelConfig config = read_model_config(fixture(set)).value();
     Checkpoint checkpoint = Checkpoint::open(fixture(set), config.quantization).value();
     const auto weights = load_weights(backend.get(), config, &checkpoint, nullptr);

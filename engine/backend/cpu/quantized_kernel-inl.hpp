@@ -45,6 +45,7 @@ struct BlockProduct {
   const int32_t* x_sums;  // [block][row]: sums of codes
   float* results;         // [row][16], added to
   size_t blocks;
+  size_t bytes_ahead;  // how far before their use codes are asked for; 0: they are near
 };
 
 #ifdef COGSERVE_BYTE_PRODUCTS
@@ -57,8 +58,6 @@ using Sum32 = hn::Repartition<float, U8>;
 inline constexpr size_t kWords = 8;                     // outputs of a vector
 inline constexpr size_t kParts = kPanelWidth / kWords;  // vectors of a panel
 inline constexpr size_t kVectorBytes = 4 * kWords;
-// How far ahead codes are asked for.
-inline constexpr size_t kCodesAhead = 2048;
 
 template <size_t kRows>
 using BlockSums = hn::Vec<I32>[kRows][kParts];
@@ -244,9 +243,11 @@ void multiply_blocks(const BlockProduct& product) {
     }
     const auto* codes = reinterpret_cast<const uint8_t*>(record + product.codes_at);
     for (size_t k = 0; k < product.depth; k += kStepInputs) {
-      COGSERVE_UNROLL
-      for (size_t line = 0; line < Codes::kStepBytes; line += 64) {
-        hwy::Prefetch(codes + kCodesAhead + line);
+      if (product.bytes_ahead != 0) {
+        COGSERVE_UNROLL
+        for (size_t line = 0; line < Codes::kStepBytes; line += 64) {
+          hwy::Prefetch(codes + product.bytes_ahead + line);
+        }
       }
       Codes::template add_step<kRows>(codes, x, sums);
       codes += Codes::kStepBytes;

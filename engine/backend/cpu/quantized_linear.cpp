@@ -20,8 +20,11 @@ inline constexpr size_t kQuantizedTileRows = 4;
 inline constexpr size_t kQuantizedTilesPerTask = 16;
 inline constexpr size_t kQuantizedRowsPerTask = kQuantizedTilesPerTask * kQuantizedTileRows;
 inline constexpr size_t kQuantizedPanelsPerTask = 8;
-// Blocks of a panel that several row tiles go through while they stay in the first cache.
-inline constexpr size_t kBlocksAtOnce = 8;
+// Blocks of a panel that several row tiles go through while they stay in the first cache, and while
+// the next ones are on their way to it.
+inline constexpr size_t kBlocksAtOnce = 4;
+// How far before their use a lone tile asks for codes.
+inline constexpr size_t kBytesAhead = 2048;
 // Codes of x that are held at a time, in bytes.
 inline constexpr size_t kQuantizedRowBytes = size_t{8} << 20;
 // Multiply-adds below which waking another thread costs more than it saves.
@@ -104,6 +107,7 @@ void multiply_panel(const QuantizedJob& job, size_t panel, size_t tile_begin, si
     for (size_t tile = tile_begin; tile < tile_end; ++tile) {
       const size_t row = job.tiles.begin(tile);
       const size_t rows = job.tiles.size(tile);
+      const size_t group_ahead = tile == tile_begin ? step * layout.record_bytes : 0;
       const size_t at = row * layout.blocks + block * rows;
       multiply_rows<Codes>(
           rows, {.records = job.records + (panel * layout.blocks + block) * layout.record_bytes,
@@ -115,7 +119,8 @@ void multiply_panel(const QuantizedJob& job, size_t panel, size_t tile_begin, si
                  .x_scales = job.scales + at,
                  .x_sums = job.sums + at,
                  .results = results + (row - first) * kPanelWidth,
-                 .blocks = std::min(step, layout.blocks - block)});
+                 .blocks = std::min(step, layout.blocks - block),
+                 .bytes_ahead = alone ? kBytesAhead : group_ahead});
     }
   }
 }
