@@ -10,4 +10,4 @@ trap 'rm -rf "$pictures"' EXIT
 
 $python models/demo/draw.py --seed "${COGSERVE_DEMO_SEED:-$(date +%s)}" --count 3 --out "$pictures"
 if [ -t 1 ] && [ -z "${NO_COLOR:-}" ]; then $python scripts/show_pictures.py "$pictures"; fi
-scripts/with-server.sh "$cogserve" "$cogserve" demo "$pictures"
+env -u COGSERVE_MODEL scripts/with-server.sh "$cogserve" "$cogserve" demo "$pictures"
