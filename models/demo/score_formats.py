@@ -36,10 +36,10 @@ LISTED = 20  # log probabilities of each first token
 
 
 def environment(weights):
-    """The environment variables that make `cogserve serve` use these formats."""
+    """The environment variables that make `cogserve serve` use these formats of the demo model."""
     decoder, tower, head = weights
-    quantization = {"COGSERVE_QUANTIZATION": decoder} if decoder != "bf16" else {}
-    return quantization | {"COGSERVE_VISION_DTYPE": tower, "COGSERVE_LM_HEAD_DTYPE": head}
+    return {"COGSERVE_MODEL": str(HERE), "COGSERVE_VISION_DTYPE": tower, "COGSERVE_LM_HEAD_DTYPE": head,
+            "COGSERVE_QUANTIZATION": "none" if decoder == "bf16" else decoder}
 
 
 def measure(options):
