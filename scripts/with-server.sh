@@ -1,7 +1,6 @@
 #!/usr/bin/env bash
 # Runs a command beside a server on loopback; COGSERVE_SERVER holds its address. It serves the demo
-# model unless COGSERVE_MODEL names another; environment variables set its other flags too, and
-# START_LIMIT how long it may load (60s).
+# model unless COGSERVE_MODEL names another; environment variables set its other flags too.
 # Exits with the command's code, or with the server's if that did not drain and stop cleanly.
 # Usage: scripts/with-server.sh COGSERVE COMMAND [ARG ...]
 set -euo pipefail
@@ -35,5 +34,5 @@ if [ -z "$address" ]; then
   echo "The server did not start." >&2
   exit 1
 fi
-"$cogserve" health --server "$address" --wait "${START_LIMIT:-60s}" >/dev/null
+"$cogserve" health --server "$address" --wait 60s >/dev/null
 COGSERVE_SERVER=$address "$@"
