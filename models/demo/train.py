@@ -1,13 +1,12 @@
 #!/usr/bin/env python3
 """Trains the demo model from scratch on pictures drawn as it goes; can be stopped and resumed.
 
-    train.py --work DIR --batches 16000 --threads 2
+    train.py --work DIR --batches 11000 --threads 2
 
-Every batch is made from its number alone, and the learning rate too, so a resumed run sees what an
-unbroken one would. Several
-questions about one picture make one sequence; the loss looks at the answers and at the end token
-that must follow each. A second, training-only head on the tower learns what stands in each patch:
-it teaches the tower to see long before the answers could.
+Every batch is made from its number alone, and the learning rates too, so a resumed run sees what an
+unbroken one would. Several questions about one picture make one sequence; the loss looks at the
+answers and at the end token that must follow each. A second, training-only head on the tower learns
+what stands in each patch: it teaches the tower to see long before the answers could.
 """
 
 import argparse
@@ -27,7 +26,8 @@ from torch.nn import functional as F
 from torch.utils.data import DataLoader, Dataset
 
 import draw
-from model import CogVlm, initialize, read_safetensors
+from model import CogVlm, initialize
+from muon import Muon
 from tokenizer import BOS, EOS, Encoder
 
 HERE = pathlib.Path(__file__).parent
@@ -45,25 +45,37 @@ class Part:
     room: int = 0
 
 
-# Each stage: how many batches, and what is in each. Pictures without conversations stand last. The
-# last stage goes on until the run is over.
+@dataclass(frozen=True)
+class Stage:
+    """A stretch of the run. The learning rates rise over its first `rise` batches, and fall in a
+    straight line from the peaks at its start to the share `least` of them at its end."""
+    batches: int  # the last stage goes on until the run is over, whatever it says here
+    parts: tuple  # of a batch; those without conversations stand last
+    muon_rate: float  # peak learning rate of the matrices between rows
+    rise: int
+    least: float
+
+
 STAGES = (
     # See: the tower alone, from crowded pictures without questions; far faster than by answers.
-    (1600, (Part("crowded scenes", 8), Part("crowded numbers", 40))),
+    Stage(700, (Part("crowded scenes", 8), Part("crowded numbers", 40)), muon_rate=0.05, rise=50, least=0.05),
     # Answer: all together. Numbers need few turns: once one has been said, the
     # rest is only copied. A scene has more to ask than one conversation holds.
-    (10**9, (Part("scenes", 5, 3, 92), Part("numbers", 4, 1, 34), Part("crowded numbers", 2))),
+    Stage(10**9, (Part("scenes", 5, 3, 92), Part("numbers", 4, 1, 34), Part("crowded numbers", 2)),
+          muon_rate=0.005, rise=100, least=0.0),
 )
+ADAM_RATE = 1.1e-3  # peak learning rate of all but the matrices between rows
 RAMP = 800  # batches of questions until scenes and numbers have their full size
 
 
-def parts_of(index):
-    """What batch `index` is made of."""
-    for batches, parts in STAGES:
-        if index < batches:
-            break
-        index -= batches
-    return parts
+def stage_of(index):
+    """The stage that batch `index` belongs to, and that stage's first batch."""
+    start = 0
+    for stage in STAGES[:-1]:
+        if index < start + stage.batches:
+            return stage, start
+        start += stage.batches
+    return STAGES[-1], start
 
 
 def sequence(encoder, turns, room):
@@ -155,8 +167,9 @@ class Batches(Dataset):
 
     def __getitem__(self, index):
         rng = random.Random(f"train {self.seed} {index}")
-        ramp = (index - STAGES[0][0]) / RAMP
-        return [self.group(rng, part, ramp) for part in parts_of(index)]
+        stage, start = stage_of(index)
+        ramp = (index - start) / RAMP
+        return [self.group(rng, part, ramp) for part in stage.parts]
 
 
 def normalize(images, device):
@@ -254,6 +267,16 @@ def exact_match(model, group, device):
     return good / scored
 
 
+def split_for_muon(model):
+    """The matrices between rows of the tower, adapter and decoder, and all other parameters."""
+    def between_rows(name, parameter):
+        return parameter.dim() > 1 and not any(
+            part in name for part in ("embed", "lm_head", "boi", "eoi"))
+    named = list(model.named_parameters())
+    return ([p for name, p in named if between_rows(name, p)],
+            [p for name, p in named if not between_rows(name, p)])
+
+
 class Trainer:
     """Owns model, optimiser and the folder where the run is kept."""
 
@@ -265,32 +288,33 @@ class Trainer:
         initialize(self.model)
         self.sight = Sight(self.config).to(options.device)
         self.parameters = [*self.model.parameters(), *self.sight.parameters()]
-        decayed = [p for p in self.parameters if p.dim() > 1]
-        plain = [p for p in self.parameters if p.dim() <= 1]
-        self.optimizer = torch.optim.AdamW(
-            [{"params": decayed, "weight_decay": 0.05}, {"params": plain, "weight_decay": 0.0}],
-            lr=options.rate, betas=(0.9, 0.98), eps=1e-8)
+        matrices, others = split_for_muon(self.model)
+        others += self.sight.parameters()
+        self.muon = Muon(matrices, lr=0.0, weight_decay=0.05)
+        self.adam = torch.optim.AdamW(
+            [{"params": [p for p in others if p.dim() > 1], "weight_decay": 0.05},
+             {"params": [p for p in others if p.dim() <= 1], "weight_decay": 0.0}],
+            lr=0.0, betas=(0.9, 0.98), eps=1e-8)
         self.index = 0  # next batch
         self.seconds = 0.0  # trained so far
         self.stopped = False
         self.file = options.work / "checkpoint.pt"
         if self.file.exists():
             self.resume()
-        elif options.start_from:
-            self.model.load_state_dict(read_safetensors(options.start_from / "model.safetensors"))
-            self.index = STAGES[0][0] + RAMP  # it sees and answers already
 
     def resume(self):
         kept = torch.load(self.file, map_location=self.options.device)
         self.model.load_state_dict(kept["model"])
         self.sight.load_state_dict(kept["sight"])
-        self.optimizer.load_state_dict(kept["optimizer"])
+        self.adam.load_state_dict(kept["adam"])
+        self.muon.load_state_dict(kept["muon"])
         self.index, self.seconds = kept["index"], kept["seconds"]
         print(f"resumed at batch {self.index}, minute {self.seconds / 60:.1f}", flush=True)
 
     def keep(self):
         kept = {"model": self.model.state_dict(), "sight": self.sight.state_dict(),
-                "optimizer": self.optimizer.state_dict(), "index": self.index, "seconds": self.seconds}
+                "adam": self.adam.state_dict(), "muon": self.muon.state_dict(),
+                "index": self.index, "seconds": self.seconds}
         partial = self.file.with_suffix(".partial")
         torch.save(kept, partial)
         os.replace(partial, self.file)
@@ -301,23 +325,29 @@ class Trainer:
     def progress(self):
         return self.index / self.options.batches
 
-    def rate(self):
-        """Warm-up, level, then a straight line to nothing over the last third of the batches."""
-        start = STAGES[0][0] + RAMP if self.options.start_from else 0
-        warm = min(1.0, (self.index - start + 1) / 300)
-        return self.options.rate * warm * min(1.0, 3 * (1 - self.progress()))
+    def set_rates(self):
+        """Gives both optimisers this batch's learning rates; returns the share of their peaks."""
+        stage, start = stage_of(self.index)
+        done = self.index - start
+        length = min(stage.batches, self.options.batches - start)
+        share = min(1.0, (done + 1) / stage.rise) * max(stage.least, 1 - done / length)
+        for optimizer, peak in ((self.adam, ADAM_RATE), (self.muon, stage.muon_rate)):
+            for group in optimizer.param_groups:
+                group["lr"] = peak * share
+        return share
 
     def step(self, groups):
-        for group in self.optimizer.param_groups:
-            group["lr"] = self.rate()
+        share = self.set_rates()
         loss, answer_loss, sight_loss = step_loss(self.model, self.sight, groups, self.options.device,
                                                   1 - self.progress())
-        self.optimizer.zero_grad(set_to_none=True)
+        for parameter in self.parameters:
+            parameter.grad = None
         loss.backward()
         torch.nn.utils.clip_grad_norm_(self.parameters, 1.0)
-        self.optimizer.step()
+        self.adam.step()
+        self.muon.step()
         self.index += 1
-        return answer_loss, sight_loss
+        return answer_loss, sight_loss, share
 
     def score(self, groups):
         parts = [f"{task}/{language} {100 * exact_match(self.model, group, self.options.device):.1f}"
@@ -347,11 +377,11 @@ class Trainer:
             self.seconds += now - last
             last = now
             if now - logged > 20:
-                answer_loss, sight_loss = np.mean(losses, axis=0)
+                answer_loss, sight_loss, share = np.mean(losses, axis=0)
                 speed = pictures / (now - logged)
-                print(f"minute {self.seconds / 60:.1f} batch {self.index} of {self.options.batches} answers {answer_loss:.4f} "
-                      f"sight {sight_loss:.4f} rate {self.rate():.2e} {speed:.1f} pictures/s "
-                      f"waited {waited:.1f} s", flush=True)
+                print(f"minute {self.seconds / 60:.1f} batch {self.index} of {self.options.batches} "
+                      f"answers {answer_loss:.4f} sight {sight_loss:.4f} rate {100 * share:.0f} % "
+                      f"{speed:.1f} pictures/s waited {waited:.1f} s", flush=True)
                 losses, waited, pictures, logged = [], 0.0, 0, now
             if now - scored > 60 * self.options.score_every:
                 self.score(tests)
@@ -366,12 +396,9 @@ class Trainer:
 def main():
     parser = argparse.ArgumentParser(description="Train the demo model.")
     parser.add_argument("--work", type=pathlib.Path, required=True, help="folder for checkpoints")
-    parser.add_argument("--batches", type=int, default=16000, help="length of the run (default 16000)")
-    parser.add_argument("--start-from", type=pathlib.Path, metavar="FOLDER",
-                        help="begin with this exported checkpoint's weights, past the first stage")
+    parser.add_argument("--batches", type=int, default=11000, help="length of the run (default 11000)")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--device", default="cpu")
-    parser.add_argument("--rate", type=float, default=1.1e-3, help="peak learning rate")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--score-every", type=float, default=4, help="minutes between held-out scores")
     parser.add_argument("--draw-processes", type=int, default=1, help="more for a GPU (default 1)")
