@@ -44,7 +44,7 @@ class CpuLinearOfDtype : public ::testing::TestWithParam<DType> {};
 
 TEST_P(CpuLinearOfDtype, equals_a_plain_loop_for_odd_shapes) {
   CpuBackend backend(2);
-  for (const int64_t rows : {1, 2, 3, 4, 5, 6, 7, 13, 97}) {
+  for (const int64_t rows : {1, 2, 3, 4, 5, 6, 7, 8, 13, 97}) {
     for (const auto& [out, in] :
          {std::pair{1, 1}, {5, 3}, {16, 8}, {17, 31}, {48, 300}, {131, 77}}) {
       const Matrix x = Matrix::random(rows, in, rows + in, 5);
@@ -90,7 +90,7 @@ TEST_P(CpuLinearOfDtype, has_the_same_bits_on_every_simd_target) {
   CpuBackend backend(1);
   const StoredTensor stored(Matrix::random(50, 300, 1), GetParam());
   const Weight weight = *backend.load_weight(dense_weight(stored.host()));
-  for (const int64_t rows : {1, 3, 6, 20}) {
+  for (const int64_t rows : {1, 3, 6, 8, 20}) {
     const Matrix x = Matrix::random(rows, 300, 5);
     const Matrix expected = multiply(backend, x, weight, nullptr);
     std::set<std::string> tried;

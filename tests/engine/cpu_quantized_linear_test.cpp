@@ -155,7 +155,7 @@ TEST_P(CpuQuantizedLinear, has_the_same_bits_on_every_simd_target) {
   CpuBackend backend(1);
   const RandomWeight w(GetParam(), 50, 300, 1);
   const Weight weight = *backend.load_weight(w.host());
-  for (const int64_t rows : {1, 2, 3, 4, 21}) {
+  for (const int64_t rows : {1, 2, 3, 4, 5, 6, 7, 8, 21}) {
     Matrix x = Matrix::random(rows, 300, 5);
     for (int64_t k = 0; k < 300; ++k) {  // ties of the rounding
       if (k % 3 == 0) x.at(0, k) = 127.0f * static_cast<float>(k % 5 - 2) / 254.0f;

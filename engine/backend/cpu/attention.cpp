@@ -223,7 +223,7 @@ void finish_unit(const AttentionUnit& unit, const AttentionScratch& scratch) {
 void attend(const AttentionUnit& unit, float* memory) {
   const size_t dims = unit.head_dim;
   const size_t rows = unit.rows();
-  const RowTiles tiles(rows);
+  const RowTiles tiles(rows, kTileRows);
   const AttentionScratch scratch(memory, rows, dims);
   start_unit(unit, tiles, scratch);
   for (size_t begin = 0; begin < unit.limit(rows - 1); begin += kKeyTile) {
@@ -255,7 +255,7 @@ void attend(const AttentionUnit& unit, float* memory) {
       // Neighbours that see the same keys are multiplied together.
       const size_t seen = visible(row);
       size_t end = row;
-      for (; end < rows && end - row < kMaxTileRows && visible(end) == seen; ++end) {
+      for (; end < rows && end - row < kTileRows && visible(end) == seen; ++end) {
         update_row(scratch.scores + end * kKeyTile, seen, scratch.maxima + end,
                    scratch.weights + end, scratch.sums + end * scratch.padded_dim,
                    scratch.padded_dim);

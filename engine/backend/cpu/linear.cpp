@@ -17,9 +17,8 @@ namespace cogserve::cpu {
 
 // Bytes of a panel's slice that several row tiles go through while it stays in the first cache.
 inline constexpr size_t kSliceBytes = 16 << 10;
-// Row tiles and panels of one task: sums and a slice of x are a fraction of the second cache.
-inline constexpr size_t kTilesPerTask = 16;
-inline constexpr size_t kRowsPerTask = kTilesPerTask * kMaxTileRows;
+// Rows and panels of one task, at most: sums and a slice of x are a fraction of the second cache.
+inline constexpr size_t kRowsPerTask = 96;
 inline constexpr size_t kPanelsPerTask = 8;
 // Bytes of x that are interleaved at a time.
 inline constexpr size_t kInterleavedBytes = size_t{16} << 20;
@@ -36,6 +35,7 @@ struct LinearJob {
   RowTiles tiles;
   size_t in_features;
   size_t panels_per_task;
+  size_t tiles_per_task;
   size_t tile_groups;
 };
 
@@ -83,15 +83,15 @@ template <class T, class Panels = StoredPanels>
 void linear_task(const LinearJob& job, size_t task, float* sums) {
   const size_t panel_begin = task / job.tile_groups * job.panels_per_task;
   const size_t panel_end = std::min(panel_begin + job.panels_per_task, panel_count(job.y.cols));
-  const size_t tile_begin = task % job.tile_groups * kTilesPerTask;
-  const size_t tile_end = std::min(tile_begin + kTilesPerTask, job.tiles.count);
+  const size_t tile_begin = task % job.tile_groups * job.tiles_per_task;
+  const size_t tile_end = std::min(tile_begin + job.tiles_per_task, job.tiles.count);
   const size_t row_begin = job.tiles.begin(tile_begin);
   const size_t row_end = job.tiles.begin(tile_end);
   const size_t sums_per_panel = (row_end - row_begin) * kPanelWidth;
   // A lone tile reads its weights once anyway; several share each slice while it is near.
   const bool alone = tile_end - tile_begin == 1 && std::is_same_v<Panels, StoredPanels>;
   const size_t slice = alone ? job.in_features : kSliceBytes / (kPanelWidth * sizeof(T));
-  const size_t panel_step = alone ? panel_end - panel_begin : panels_at_once(kMaxTileRows);
+  const size_t panel_step = alone ? panel_end - panel_begin : panels_at_once(kTileRows);
   float* const scratch = sums + (panel_end - panel_begin) * sums_per_panel;
   for (size_t k = 0; k < job.in_features; k += slice) {
     const size_t depth = std::min(slice, job.in_features - k);
@@ -119,6 +119,8 @@ void linear_task(const LinearJob& job, size_t task, float* sums) {
   }
   store_sums(job, sums, row_begin, row_end, panel_begin, panel_end);
 }
+
+size_t linear_tile_rows() { return kTileRows; }
 
 void linear_tasks(const LinearJob& job, size_t begin, size_t end, float* sums) {
   for (size_t task = begin; task < end; ++task) {
@@ -148,6 +150,7 @@ namespace cogserve::cpu {
 namespace {
 
 HWY_EXPORT(linear_tasks);
+HWY_EXPORT(linear_tile_rows);
 
 // `source` has no alignment (see HostTensor).
 template <typename Element>
@@ -182,7 +185,9 @@ void interleave_rows(const Tensor& x, const RowTiles& tiles, float* out, ThreadP
 
 void multiply_chunk(const Tensor& x, const Weight& weight, const Tensor* bias, const Tensor& y,
                     Workspace& workspace, ThreadPool& pool) {
-  const RowTiles tiles(x.rows);
+  const size_t tile_rows = HWY_DYNAMIC_DISPATCH(linear_tile_rows)();
+  const RowTiles tiles(x.rows, tile_rows);
+  const size_t tiles_per_task = kRowsPerTask / tile_rows;
   const float* rows = x.row<float>(0);
   if (x.rows > 1) {
     float* interleaved = workspace.shared(x.rows * x.cols);
@@ -190,7 +195,7 @@ void multiply_chunk(const Tensor& x, const Weight& weight, const Tensor* bias, c
     rows = interleaved;
   }
   const size_t panels = panel_count(y.cols);
-  const size_t tile_groups = ceil_div(tiles.count, kTilesPerTask);
+  const size_t tile_groups = ceil_div(tiles.count, tiles_per_task);
   const LinearJob job{
       .x = rows,
       .weight = &weight,
@@ -199,6 +204,7 @@ void multiply_chunk(const Tensor& x, const Weight& weight, const Tensor* bias, c
       .tiles = tiles,
       .in_features = static_cast<size_t>(x.cols),
       .panels_per_task = panels_per_task(panels, tile_groups, kPanelsPerTask, pool.size()),
+      .tiles_per_task = tiles_per_task,
       .tile_groups = tile_groups};
   const size_t tasks = ceil_div(panels, job.panels_per_task) * tile_groups;
   workspace.prepare_workers(kPanelsPerTask * kPanelWidth * std::min<size_t>(x.rows, kRowsPerTask) +

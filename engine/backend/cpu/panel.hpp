@@ -17,8 +17,6 @@
 namespace cogserve::cpu {
 
 inline constexpr size_t kPanelWidth = 16;
-// Rows that the micro-kernel multiplies at once.
-inline constexpr size_t kMaxTileRows = 6;
 
 constexpr size_t ceil_div(size_t a, size_t b) { return (a + b - 1) / b; }
 constexpr size_t panel_count(size_t columns) { return ceil_div(columns, kPanelWidth); }
@@ -31,7 +29,7 @@ constexpr size_t panel_slot(DType dtype, size_t column) {
 
 // Rows [0, rows) cut into tiles of at most `most` rows, as equal as possible.
 struct RowTiles {
-  explicit RowTiles(size_t row_count, size_t most = kMaxTileRows)
+  explicit RowTiles(size_t row_count, size_t most)
       : rows(row_count), count(ceil_div(row_count, most)) {}
   size_t begin(size_t tile) const { return tile * (rows / count) + std::min(tile, rows % count); }
   size_t size(size_t tile) const { return begin(tile + 1) - begin(tile); }

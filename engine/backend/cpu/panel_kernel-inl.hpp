@@ -25,10 +25,14 @@ namespace cogserve::cpu::HWY_NAMESPACE {
 
 inline constexpr size_t kVectors = kPanelWidth / kLanes;
 
+// Rows that are multiplied at once, at most.
+inline constexpr size_t kTileRows = kLanes == 16 ? 8 : 6;
+
 // Panels that one call works on side by side: enough accumulators to hide the latency of a fused
-// add (4 cycles, 2 a cycle), few enough for sums and weights to stay in registers (16 on AVX2).
+// add (4 cycles, 2 a cycle), few enough for sums and weights to stay in registers (16 on AVX2, 32
+// on AVX-512 and NEON).
 constexpr size_t panels_at_once(size_t rows) {
-  constexpr size_t kAccumulators = kLanes == 8 ? 8 : 12;
+  constexpr size_t kAccumulators = kLanes == 16 ? 16 : kLanes == 8 ? 8 : 12;
   const size_t fit = kAccumulators / (rows * kVectors);
   return fit >= 8 ? 8 : fit >= 4 ? 4 : fit >= 2 ? 2 : 1;
 }
@@ -178,23 +182,13 @@ void multiply_row_tile(const Product<T>& product) {
   }
 }
 
-// 1 to kMaxTileRows rows.
-template <class Rows, class T>
+// 1 to kMostRows rows.
+template <class Rows, class T, size_t kMostRows = kTileRows>
 void multiply_tile(size_t rows, const Product<T>& product) {
-  switch (rows) {
-    case 1:
-      return multiply_row_tile<Rows, 1>(product);
-    case 2:
-      return multiply_row_tile<Rows, 2>(product);
-    case 3:
-      return multiply_row_tile<Rows, 3>(product);
-    case 4:
-      return multiply_row_tile<Rows, 4>(product);
-    case 5:
-      return multiply_row_tile<Rows, 5>(product);
-    default:
-      return multiply_row_tile<Rows, kMaxTileRows>(product);
+  if constexpr (kMostRows > 1) {
+    if (rows < kMostRows) return multiply_tile<Rows, T, kMostRows - 1>(rows, product);
   }
+  multiply_row_tile<Rows, kMostRows>(product);
 }
 
 }  // namespace cogserve::cpu::HWY_NAMESPACE

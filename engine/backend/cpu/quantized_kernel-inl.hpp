@@ -48,16 +48,29 @@ struct BlockProduct {
   size_t bytes_ahead;  // how far before their use codes are asked for; 0: they are near
 };
 
+// Rows that the micro-kernel multiplies at once: as many as AVX-512's 32 registers have room for,
+// or the 16 of others.
+#ifdef COGSERVE_BYTE_DOT
+inline constexpr size_t kQuantizedTileRows = 8;
+#else
+inline constexpr size_t kQuantizedTileRows = 4;
+#endif
+
 #ifdef COGSERVE_BYTE_PRODUCTS
 
-// 256 bits on AVX-512 too, so that all of x86 runs the same loops.
-using U8 = hn::CappedTag<uint8_t, 32>;
+// Products of bytes without AVX-512's dot product take 256 bits on AVX-512 too, where they are the
+// loops of AVX2.
+#ifdef COGSERVE_BYTE_DOT
+inline constexpr size_t kVectorBytes = 64;
+#else
+inline constexpr size_t kVectorBytes = 32;
+#endif
+using U8 = hn::CappedTag<uint8_t, kVectorBytes>;
 using I16 = hn::Repartition<int16_t, U8>;
 using I32 = hn::Repartition<int32_t, U8>;
 using Sum32 = hn::Repartition<float, U8>;
-inline constexpr size_t kWords = 8;                     // outputs of a vector
+inline constexpr size_t kWords = kVectorBytes / 4;      // outputs of a vector
 inline constexpr size_t kParts = kPanelWidth / kWords;  // vectors of a panel
-inline constexpr size_t kVectorBytes = 4 * kWords;
 
 template <size_t kRows>
 using BlockSums = hn::Vec<I32>[kRows][kParts];
@@ -69,6 +82,51 @@ HWY_INLINE hn::Vec<I32> broadcast(const int8_t* x) {
   return hn::Set(I32(), word);
 }
 
+#ifdef COGSERVE_BYTE_DOT
+
+// sum + products of bytes: to each 32-bit word, those of its four. By name, because Highway before
+// 1.0.4 has compilers write the intrinsic in AVX-VNNI's encoding, which neither Ice Lake nor Zen 4
+// knows. Assemblers write this one in AVX-512's.
+HWY_INLINE hn::Vec<I32> add_products(hn::Vec<I32> sum, hn::Vec<U8> codes, hn::Vec<I32> x) {
+  asm("vpdpbusd %2, %1, %0" : "+v"(sum.raw) : "v"(codes.raw), "v"(x.raw));
+  return sum;
+}
+
+// Adds products of one step to a block's sums as they come.
+template <size_t kRows>
+class StepProducts {
+ public:
+  HWY_INLINE explicit StepProducts(BlockSums<kRows>& sums) : sums_(sums) {}
+
+  // Four inputs.
+  HWY_INLINE void add(const hn::Vec<U8> (&codes)[kParts], const int8_t* x) {
+    COGSERVE_UNROLL
+    for (size_t r = 0; r < kRows; ++r) {
+      const auto value = broadcast(x + r * 4);
+      COGSERVE_UNROLL
+      for (size_t v = 0; v < kParts; ++v) sums_[r][v] = add_products(sums_[r][v], codes[v], value);
+    }
+  }
+
+  HWY_INLINE void finish() {}
+
+ private:
+  BlockSums<kRows>& sums_;
+};
+
+#else
+
+// Products of bytes: in each 16-bit half of a word, the sum of two.
+HWY_INLINE hn::Vec<I16> pair_products(hn::Vec<U8> codes, hn::Vec<I32> x) {
+  return hn::Vec<I16>{_mm256_maddubs_epi16(codes.raw, x.raw)};
+}
+
+// The sum of a word's halves.
+HWY_INLINE hn::Vec<I32> widen(hn::Vec<I16> pairs) {
+  const auto ones = hn::Set(I16(), 1);
+  return hn::Vec<I32>{_mm256_madd_epi16(pairs.raw, ones.raw)};
+}
+
 // Has the compiler compute a sum where it stands. Left alone, it reorders sums of many products and
 // keeps most of them on the stack.
 template <class Vec>
@@ -76,44 +134,15 @@ HWY_INLINE void pin(Vec& sum) {
   asm("" : "+x"(sum.raw));
 }
 
-#ifdef COGSERVE_BYTE_DOT
-
-// Sums of products of bytes: in each 32-bit word, that of all four.
-using Products = hn::Vec<I32>;
-
-// By name, because Highway before 1.0.4 has compilers write the intrinsic in AVX-VNNI's encoding, which
-// neither Ice Lake nor Zen 4 knows. Assemblers write this one in AVX-512's.
-HWY_INLINE Products add_products(Products sum, hn::Vec<U8> codes, hn::Vec<I32> x) {
-  asm("vpdpbusd %2, %1, %0" : "+v"(sum.raw) : "v"(codes.raw), "v"(x.raw));
-  return sum;
-}
-
-HWY_INLINE hn::Vec<I32> widen(Products products) { return products; }
-
-#else
-
-// Sums of products of bytes: in each 32-bit word, that of the first two and that of the last two.
-using Products = hn::Vec<I16>;
-
-HWY_INLINE Products add_products(Products sum, hn::Vec<U8> codes, hn::Vec<I32> x) {
-  return hn::Add(sum, Products{_mm256_maddubs_epi16(codes.raw, x.raw)});
-}
-
-HWY_INLINE hn::Vec<I32> widen(Products products) {
-  const Products ones = hn::Set(I16(), 1);
-  return hn::Vec<I32>{_mm256_madd_epi16(products.raw, ones.raw)};
-}
-
-#endif
-
 // Products of one step, of codes 0 .. 15: their 16-bit sums are at most 8 * 2 * 15 * 127 = 30480.
 template <size_t kRows>
-struct StepProducts {
-  HWY_INLINE StepProducts() {
+class StepProducts {
+ public:
+  HWY_INLINE explicit StepProducts(BlockSums<kRows>& sums) : sums_(sums) {
     COGSERVE_UNROLL
     for (size_t r = 0; r < kRows; ++r) {
       COGSERVE_UNROLL
-      for (size_t v = 0; v < kParts; ++v) products[r][v] = hn::Zero(hn::DFromV<Products>());
+      for (size_t v = 0; v < kParts; ++v) pairs_[r][v] = hn::Zero(I16());
     }
   }
 
@@ -124,22 +153,27 @@ struct StepProducts {
       const auto value = broadcast(x + r * 4);
       COGSERVE_UNROLL
       for (size_t v = 0; v < kParts; ++v) {
-        products[r][v] = add_products(products[r][v], codes[v], value);
-        pin(products[r][v]);
+        pairs_[r][v] = hn::Add(pairs_[r][v], pair_products(codes[v], value));
+        pin(pairs_[r][v]);
       }
     }
   }
 
-  HWY_INLINE void add_to(BlockSums<kRows>& sums) const {
+  // Adds them to the block's sums.
+  HWY_INLINE void finish() {
     COGSERVE_UNROLL
     for (size_t r = 0; r < kRows; ++r) {
       COGSERVE_UNROLL
-      for (size_t v = 0; v < kParts; ++v) sums[r][v] = hn::Add(sums[r][v], widen(products[r][v]));
+      for (size_t v = 0; v < kParts; ++v) sums_[r][v] = hn::Add(sums_[r][v], widen(pairs_[r][v]));
     }
   }
 
-  Products products[kRows][kParts];
+ private:
+  BlockSums<kRows>& sums_;
+  hn::Vec<I16> pairs_[kRows][kParts];
 };
+
+#endif
 
 struct Int4Codes {
   static constexpr int32_t kZero = 8;
@@ -149,7 +183,7 @@ struct Int4Codes {
   static HWY_INLINE void add_step(const uint8_t* codes, const int8_t* x, BlockSums<kRows>& sums) {
     const U8 d;
     const auto mask = hn::Set(d, 15);
-    StepProducts<kRows> products;
+    StepProducts<kRows> products(sums);
     COGSERVE_UNROLL
     for (size_t word = 0; word < kStepInputs / 8; ++word) {
       hn::Vec<U8> low[kParts];
@@ -163,7 +197,7 @@ struct Int4Codes {
       products.add(low, x + 2 * word * kRows * 4);
       products.add(high, x + (2 * word + 1) * kRows * 4);
     }
-    products.add_to(sums);
+    products.finish();
   }
 };
 
@@ -200,8 +234,7 @@ struct Int8Codes {
 #else
           const hn::Vec<U8> magnitude{_mm256_abs_epi8(code[v].raw)};
           const hn::Vec<I32> signed_x{_mm256_sign_epi8(value.raw, code[v].raw)};
-          const auto pairs = add_products(hn::Zero(I16()), magnitude, signed_x);
-          sums[r][v] = hn::Add(sums[r][v], widen(pairs));
+          sums[r][v] = hn::Add(sums[r][v], widen(pair_products(magnitude, signed_x)));
 #endif
         }
       }

@@ -14,11 +14,8 @@
 #define COGSERVE_CPU_QUANTIZED_LINEAR_ONCE
 namespace cogserve::cpu {
 
-// Rows that the micro-kernel multiplies at once: more need more than AVX2's 16 registers.
-inline constexpr size_t kQuantizedTileRows = 4;
-// Row tiles and panels of one task.
-inline constexpr size_t kQuantizedTilesPerTask = 16;
-inline constexpr size_t kQuantizedRowsPerTask = kQuantizedTilesPerTask * kQuantizedTileRows;
+// Rows and panels of one task, at most.
+inline constexpr size_t kQuantizedRowsPerTask = 64;
 inline constexpr size_t kQuantizedPanelsPerTask = 8;
 // Blocks of a panel that several row tiles go through while they stay in the first cache, and while
 // the next ones are on their way to it.
@@ -45,6 +42,7 @@ struct QuantizedJob {
   Tensor y;
   RowTiles tiles;
   size_t panels_per_task;
+  size_t tiles_per_task;
   size_t tile_groups;
 };
 
@@ -80,18 +78,13 @@ void quantize_tiles(const QuantizedJob& job, size_t begin, size_t end) {
   for (size_t tile = begin; tile < end; ++tile) quantize_tile(job, tile);
 }
 
-template <class Codes>
+// 1 to kRows rows.
+template <class Codes, size_t kRows = kQuantizedTileRows>
 void multiply_rows(size_t rows, const BlockProduct& product) {
-  switch (rows) {
-    case 1:
-      return multiply_blocks<Codes, 1>(product);
-    case 2:
-      return multiply_blocks<Codes, 2>(product);
-    case 3:
-      return multiply_blocks<Codes, 3>(product);
-    default:
-      return multiply_blocks<Codes, kQuantizedTileRows>(product);
+  if constexpr (kRows > 1) {
+    if (rows < kRows) return multiply_rows<Codes, kRows - 1>(rows, product);
   }
+  multiply_blocks<Codes, kRows>(product);
 }
 
 // One panel times some row tiles; results [row][16].
@@ -129,8 +122,8 @@ void multiply_task(const QuantizedJob& job, size_t task) {
   HWY_ALIGN float results[kQuantizedRowsPerTask * kPanelWidth];
   const size_t panel_begin = task / job.tile_groups * job.panels_per_task;
   const size_t panel_end = std::min(panel_begin + job.panels_per_task, job.layout.panels);
-  const size_t tile_begin = task % job.tile_groups * kQuantizedTilesPerTask;
-  const size_t tile_end = std::min(tile_begin + kQuantizedTilesPerTask, job.tiles.count);
+  const size_t tile_begin = task % job.tile_groups * job.tiles_per_task;
+  const size_t tile_end = std::min(tile_begin + job.tiles_per_task, job.tiles.count);
   for (size_t panel = panel_begin; panel < panel_end; ++panel) {
     if (job.format == WeightFormat::kInt4) {
       multiply_panel<Int4Codes>(job, panel, tile_begin, tile_end, results);
@@ -145,6 +138,8 @@ void multiply_task(const QuantizedJob& job, size_t task) {
   }
 }
 
+size_t quantized_tile_rows() { return kQuantizedTileRows; }
+
 void multiply_tasks(const QuantizedJob& job, size_t begin, size_t end) {
   for (size_t task = begin; task < end; ++task) multiply_task(job, task);
 }
@@ -158,6 +153,7 @@ namespace {
 
 HWY_EXPORT(quantize_tiles);
 HWY_EXPORT(multiply_tasks);
+HWY_EXPORT(quantized_tile_rows);
 
 QuantizedLayout layout_of(const Weight& weight) {
   return QuantizedLayout(weight.format, weight.out_features, weight.in_features, weight.group_size,
@@ -207,8 +203,10 @@ void multiply_chunk(const Tensor& x, const Weight& weight, const Tensor* bias, c
   const size_t blocks = x.rows * layout.blocks;
   float* scales = workspace.shared(2 * blocks + blocks * layout.depth / sizeof(float));
   auto* sums = reinterpret_cast<int32_t*>(scales + blocks);
-  const RowTiles tiles(x.rows, kQuantizedTileRows);
-  const size_t tile_groups = ceil_div(tiles.count, kQuantizedTilesPerTask);
+  const size_t tile_rows = HWY_DYNAMIC_DISPATCH(quantized_tile_rows)();
+  const RowTiles tiles(x.rows, tile_rows);
+  const size_t tiles_per_task = kQuantizedRowsPerTask / tile_rows;
+  const size_t tile_groups = ceil_div(tiles.count, tiles_per_task);
   const QuantizedJob job{.layout = layout,
                          .records = static_cast<const std::byte*>(weight.storage.data()),
                          .format = weight.format,
@@ -222,6 +220,7 @@ void multiply_chunk(const Tensor& x, const Weight& weight, const Tensor* bias, c
                          .tiles = tiles,
                          .panels_per_task = panels_per_task(layout.panels, tile_groups,
                                                             kQuantizedPanelsPerTask, pool.size()),
+                         .tiles_per_task = tiles_per_task,
                          .tile_groups = tile_groups};
   pool.parallel_for(tiles.count, 4, [&](size_t begin, size_t end, int) {
     HWY_DYNAMIC_DISPATCH(quantize_tiles)(job, begin, end);
