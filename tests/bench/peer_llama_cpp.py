@@ -2,7 +2,7 @@
 """Helper of peer_llama_cpp.sh.
 
 Usage: peer_llama_cpp.py gguf FILE --dtype bf16|f16|q4_0 --layers N
-       peer_llama_cpp.py table --peer JSONL... --cogserve JSON
+       peer_llama_cpp.py table --peer JSONL... --cogserve JSON...
 """
 import argparse
 import json
@@ -98,11 +98,11 @@ def read_peer(path):
     return best
 
 
-def read_cogserve(path):
-    """Sequences -> best tokens/s of decode_bench."""
+def read_cogserve(paths):
+    """Sequences -> best tokens/s of some runs of decode_bench."""
     best = {}
-    with open(path, encoding="utf-8") as file:
-        for run in json.load(file)["benchmarks"]:
+    for path in paths:
+        for run in json.loads(pathlib.Path(path).read_text(encoding="utf-8"))["benchmarks"]:
             if run["run_type"] != "iteration":
                 continue
             sequences = int(run["name"].split("/")[0].rsplit("_", 1)[1])
@@ -110,10 +110,10 @@ def read_cogserve(path):
     return best
 
 
-def print_table(peer_paths, cogserve_path):
+def print_table(peer_paths, cogserve_paths):
     names = ["llama.cpp " + pathlib.Path(path).stem for path in peer_paths]
     peers = [read_peer(path) for path in peer_paths]
-    ours = read_cogserve(cogserve_path)
+    ours = read_cogserve(cogserve_paths)
     print("\ntokens/s; ratio: cogserve to the fastest llama.cpp")
     print(f"{'sequences':>9} " + " ".join(f"{name:>15}" for name in names) +
           f" {'cogserve':>9} {'ratio':>6}")
@@ -133,7 +133,7 @@ def main():
     gguf_command.add_argument("--layers", type=int, required=True)
     table_command = commands.add_parser("table")
     table_command.add_argument("--peer", nargs="+", required=True)
-    table_command.add_argument("--cogserve", required=True)
+    table_command.add_argument("--cogserve", nargs="+", required=True)
     arguments = parser.parse_args()
     if arguments.command == "gguf":
         write_gguf(arguments.file, arguments.dtype, arguments.layers)

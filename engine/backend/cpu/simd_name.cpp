@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cctype>
 
+#define HWY_WANT_AVX3_DL
 #include "engine/backend/cpu/simd_targets.hpp"
 #include "hwy/targets.h"
 

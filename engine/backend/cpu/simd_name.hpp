@@ -5,7 +5,8 @@
 
 namespace cogserve::cpu {
 
-// "avx2", "avx3", "neon", "emu128" or "scalar": the instruction set chosen on this machine.
+// "avx2", "avx3", "avx3_dl", "neon", "emu128" or "scalar": the instruction set chosen on this
+// machine.
 std::string simd_name();
 
 }  // namespace cogserve::cpu
