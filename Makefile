@@ -1,9 +1,9 @@
 # The two front doors. Both install what is missing with apt, build, and say what they do.
 .DEFAULT_GOAL := help
-.PHONY: help demo test build bench asan asan-engine tsan cuda fuzz clean
+.PHONY: help demo test build bench asan asan-engine tsan arm64 cuda fuzz clean
 
 help:  ## This list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 demo: build  ## Draw three pictures and ask the demo model about them
 	@scripts/demo.sh
@@ -37,6 +37,9 @@ tsan:  ## Run the engine's tests under ThreadSanitizer
 	@scripts/build.sh tsan all
 	@scripts/sanitize.sh tsan
 
+arm64:  ## Run the engine's tests as 64-bit ARM code, under QEMU (Debian)
+	@scripts/test-arm64.sh
+
 cuda:  ## Compile all that runs on a GPU (see tests/gpu); needs nvcc, but no GPU
 	@scripts/install-deps.sh
 	@scripts/build.sh cuda gpu
@@ -47,4 +50,4 @@ fuzz:  ## Run every fuzz target for ten seconds
 	@ctest --test-dir build-fuzz -R _fuzz --output-on-failure -j $$(nproc)
 
 clean:  ## Remove what was built
-	@rm -rf build build-asan build-asan-engine build-tsan build-cuda build-fuzz
+	@rm -rf build build-asan build-asan-engine build-tsan build-arm64 build-cuda build-fuzz

@@ -102,7 +102,8 @@ TEST_P(CpuLinearOfDtype, has_the_same_bits_on_every_simd_target) {
       hwy::SetSupportedTargetsForTest(0);
     }
     EXPECT_EQ(tried.size(), hwy::SupportedAndGeneratedTargets().size());
-    EXPECT_TRUE(tried.contains("scalar") || tried.contains("emu128"));
+    // What every machine of an architecture has is the portable code, but on ARM it is NEON.
+    EXPECT_TRUE(tried.contains("scalar") || tried.contains("emu128") || tried.contains("neon"));
   }
 }
 

@@ -169,7 +169,8 @@ TEST_P(CpuQuantizedLinear, has_the_same_bits_on_every_simd_target) {
           << cpu::simd_name();
       hwy::SetSupportedTargetsForTest(0);
     }
-    EXPECT_TRUE(tried.contains("scalar") || tried.contains("emu128"));
+    // What every machine of an architecture has is the portable code, but on ARM it is NEON.
+    EXPECT_TRUE(tried.contains("scalar") || tried.contains("emu128") || tried.contains("neon"));
   }
 }
 
