@@ -32,6 +32,9 @@ namespace {
 using std::chrono::milliseconds;
 
 constexpr milliseconds kPoll{100};          // between looks at signals and the engine
+constexpr milliseconds kWarmupPoll{2};
+constexpr milliseconds kFirstWarmupNotice{1000};
+constexpr milliseconds kWarmupNotice{30000};
 constexpr milliseconds kFlushGrace{2000};   // for the last bytes of finished calls to go out
 constexpr milliseconds kAbortGrace{2000};   // for statuses to go out after calls were ended
 constexpr milliseconds kStuckGrace{10000};  // on top of the drain's time, then the process goes
@@ -83,10 +86,26 @@ std::string tokenizer_path(const ServeOptions& options) {
 }
 
 // Loading cannot be interrupted, but nothing has been promised yet: a signal ends the process.
-void stop_if_signalled(const StopSignals& signals) {
-  if (!signals.wait(milliseconds(0)).has_value()) return;
+void stop_if_signalled(const StopSignals& signals, milliseconds wait = milliseconds(0)) {
+  if (!signals.wait(wait).has_value()) return;
   log_event(LogLevel::kInfo, "stopped", {{"while", "loading"}});
   _exit(0);
+}
+
+// On a slow device a picture takes minutes: says so, and how to do without.
+absl::Status warm_up_while_watching(const StopSignals& signals, Engine& engine) {
+  const Clock::time_point begin = Clock::now();
+  const auto passed = [&] { return std::chrono::duration<double>(Clock::now() - begin); };
+  std::chrono::duration<double> next_notice = kFirstWarmupNotice;
+  absl::Status status = warm_up(engine, [&] {
+    stop_if_signalled(signals, kWarmupPoll);
+    if (passed() < next_notice) return;
+    log_event(LogLevel::kInfo, "warming_up",
+              {{"seconds", passed().count()}, {"skipped_by", "--no-warmup"}});
+    next_notice = passed() + kWarmupNotice;
+  });
+  if (status.ok()) log_event(LogLevel::kInfo, "warmed_up", {{"seconds", passed().count()}});
+  return status;
 }
 
 absl::StatusOr<std::unique_ptr<ServedModel>> load_model(const StopSignals& signals,
@@ -107,7 +126,8 @@ absl::StatusOr<std::unique_ptr<ServedModel>> load_model(const StopSignals& signa
   }
   if (!engine.ok()) return engine.status();
   if (options.warmup) {
-    if (absl::Status status = warm_up(**engine); !status.ok()) return status;
+    absl::Status status = warm_up_while_watching(signals, **engine);
+    if (!status.ok()) return status;
   }
   ServedModelOptions served;
   served.names = options.served_model_names;

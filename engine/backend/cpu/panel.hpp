@@ -29,7 +29,7 @@ constexpr size_t panel_slot(DType dtype, size_t column) {
 
 // Rows [0, rows) cut into tiles of at most `most` rows, as equal as possible.
 struct RowTiles {
-  explicit RowTiles(size_t row_count, size_t most)
+  RowTiles(size_t row_count, size_t most)
       : rows(row_count), count(ceil_div(row_count, most)) {}
   size_t begin(size_t tile) const { return tile * (rows / count) + std::min(tile, rows % count); }
   size_t size(size_t tile) const { return begin(tile + 1) - begin(tile); }
