@@ -117,7 +117,6 @@ struct EngineConfig {
   int max_queue_size = 256;
   size_t max_queue_bytes = size_t{512} << 20;
   std::chrono::milliseconds max_queue_time{30000};
-  std::chrono::milliseconds max_request_time{300000};
   int outbox_tokens = 256;                            // undelivered tokens before a request pauses
   std::chrono::milliseconds slow_reader_time{10000};  // paused this long: ended
 };

@@ -124,7 +124,6 @@ absl::Status ServeFlags::complete() {
                       : rope_dtype_ == "fp32" ? RopeDtype::kF32
                                               : RopeDtype::kAuto;
   engine.max_itl = std::chrono::milliseconds(max_itl_ms_);
-  engine.max_request_time = options_.chat.max_request_time;
   options_.limits.image.max_encoded_bytes = max_image_bytes_;
   if (options_.chat_template == "auto") options_.chat_template.clear();
   if (options_.served_model_names.empty()) {

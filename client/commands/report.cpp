@@ -38,6 +38,9 @@ std::string hint(const Error& error) {
   if (error.code == Code::kUnavailable && error.reason.empty()) {
     return "is the server running? start it with `cogserve serve`, or name it with --server";
   }
+  if (error.reason == "REQUEST_TIMEOUT") {
+    return "lower --max-tokens, or start the server with a longer --max-request-time";
+  }
   if (error.code == Code::kDeadlineExceeded) return "allow more time with --deadline";
   if (error.code == Code::kUnimplemented && error.reason.empty()) {
     return "another server seems to listen there: check --server";
