@@ -12,6 +12,7 @@
 extern "C" void openblas_set_num_threads(int);
 #endif
 
+#include <algorithm>
 #include <cstdio>
 #include <memory>
 #include <random>
@@ -135,6 +136,25 @@ void print_quantized_table(const bench::BestReporter& results, const Setup& setu
   }
 }
 
+// One row's share of the read bandwidth where the memory's speed changes from one second to the
+// next: the weight is read and multiplied by turns, and the median of the turns' shares counts.
+// (The quantised ones may stay in the last cache.)
+void print_turns(Setup& setup, cpu::ThreadPool& pool) {
+  constexpr int kTurns = 101;
+  const auto share = [&](const Weight& weight) {
+    std::vector<double> shares;
+    for (int turn = 0; turn < kTurns; ++turn) {
+      const double limit = bench::read_rate(pool, weight.storage.data(), weight.storage.bytes());
+      const double seconds = bench::best_seconds(1, [&] { setup.linear(weight, 1); });
+      shares.push_back(static_cast<double>(weight.storage.bytes()) / seconds / limit);
+    }
+    std::nth_element(shares.begin(), shares.begin() + kTurns / 2, shares.end());
+    return 100 * shares[kTurns / 2];
+  };
+  std::printf("\n1 row beside reading the same bytes, by turns: bf16 %.0f%%, f32 %.0f%%\n",
+              share(setup.bf16), share(setup.f32));
+}
+
 int run(int argc, char** argv) {
   const int threads = bench::take_flag(argc, argv, "--threads", 0);
   const int tries = bench::take_flag(argc, argv, "--tries", 5);
@@ -159,6 +179,7 @@ int run(int argc, char** argv) {
   const double peak = std::max(peak_before, bench::fma_peak(pool, tries));
   print_table(reporter, bandwidth, peak);
   print_quantized_table(reporter, setup, bandwidth, peak);
+  print_turns(setup, pool);
   return 0;
 }
 

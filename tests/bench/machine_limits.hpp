@@ -13,6 +13,10 @@ namespace cogserve::bench {
 // cache, on huge pages where there are any, each byte once); best of `tries`.
 double read_bandwidth(cpu::ThreadPool& pool, int tries);
 
+// Bytes a second that all threads read of memory that is given, once: whole MiB of it, 64-byte
+// aligned.
+double read_rate(cpu::ThreadPool& pool, const void* memory, size_t bytes);
+
 // FLOP a second of independent f32 fused multiply-adds in registers, all threads; best of `tries`.
 double fma_peak(cpu::ThreadPool& pool, int tries);
 
