@@ -99,7 +99,7 @@ class Demo {
 
  private:
   static std::string question_text(const Picture& picture, const Turn& turn) {
-    return "  " + pad_to(picture.name, 16) + pad_to(turn.question, kQuestionColumns);
+    return "  " + pad_to(picture.name, 16) + pad_to(turn.question + "  ", kQuestionColumns);
   }
 
   void converse(const Picture& picture, client::LiveBoard* board, size_t line) {
@@ -142,9 +142,9 @@ class Demo {
     char speed[64];
     std::snprintf(speed, sizeof speed, "first token %5.1f ms, %4.0f tokens/s",
                   timed.first_token_ms.value_or(0), seconds > 0 ? decoded / seconds : 0.0);
-    return pad_to(trimmed(answer.text), kAnswerColumns) +
-           pad_to("expected " + turn.expected, kAnswerColumns + 9) + (right ? "ok    " : "wrong ") +
-           speed;
+    return pad_to(trimmed(answer.text) + "  ", kAnswerColumns) +
+           pad_to("expected " + turn.expected + "  ", kAnswerColumns + 9) +
+           (right ? "ok    " : "wrong ") + speed;
   }
 
   client::Client* const server_;
