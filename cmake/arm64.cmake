@@ -1,5 +1,5 @@
-# Compiles for 64-bit ARM on another machine and runs the tests under QEMU. COGSERVE_ARM64_ROOT holds
-# Debian's packages, unpacked; scripts/test-arm64.sh fills it.
+# Compiles for 64-bit ARM on another machine and runs the tests under QEMU. COGSERVE_ARM64_ROOT
+# holds Debian's packages, unpacked; scripts/test-arm64.sh fills it.
 set(CMAKE_SYSTEM_NAME Linux)
 set(CMAKE_SYSTEM_PROCESSOR aarch64)
 set(CMAKE_CXX_COMPILER aarch64-linux-gnu-g++)

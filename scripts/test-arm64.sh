@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Compiles the engine for 64-bit ARM and runs its tests under QEMU: the proof, on a machine of another
-# kind, that its NEON kernels give the right numbers. Some ten minutes on 2 cores. Debian only, whose
+# Compiles the engine for 64-bit ARM and runs its tests under QEMU: the proof, on a machine of
+# another kind, that its NEON kernels give the right numbers. Takes some minutes. Debian only, whose
 # ARM packages are where its others are.
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -22,6 +22,6 @@ if [ ! -e "$root/complete" ]; then
   touch "$root/complete"
 fi
 scripts/build.sh arm64 all
-# Under QEMU the emulated CUDA kernels would take an hour, and they are the same on every machine.
+# Without what is the same on every machine: the emulated CUDA kernels and the checks of text.
 export COGSERVE_SIM_STEPS=100000
 ctest --test-dir "$dir" --output-on-failure -j "$(nproc)" -E 'emulated|house_rules|gpu_'

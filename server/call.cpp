@@ -3,6 +3,7 @@
 #include <cstdio>
 #include <utility>
 
+#include "absl/strings/str_cat.h"
 #include "engine/base/error.hpp"
 #include "server/log.hpp"
 
@@ -35,10 +36,19 @@ OutputOptions output_options(const CheckedRequest& request) {
   return options;
 }
 
+// Says that the deadline was the server's.
+absl::Status name_server_limit(const absl::Status& status) {
+  if (error_reason(status) != "DEADLINE_EXCEEDED") return status;
+  return with_phase(
+      make_error(status.code(), "REQUEST_TIMEOUT", "",
+                 absl::StrCat("the server lets no call take so long: ", status.message())),
+      error_phase(status));
+}
+
 }  // namespace
 
 Call::Call(ServedModel* model, CallTransport* transport, CheckedRequest request,
-           Clock::time_point deadline, bool log)
+           CallDeadline deadline, bool log)
     : SerialTask(&model->executor()),
       model_(model),
       request_id_(request.request_id.empty() ? make_request_id() : request.request_id),
@@ -55,7 +65,7 @@ void Call::start() {
   const auto self = std::static_pointer_cast<Call>(shared_from_this());
   PreprocessJob job;
   job.request = std::move(request_);
-  job.deadline = deadline_;
+  job.deadline = deadline_.at;
   job.cancelled = [self] { return self->aborted(); };
   job.done = [self](absl::StatusOr<Submission> submission) {
     self->on_prepared(std::move(submission));
@@ -146,8 +156,9 @@ void Call::deliver() {
 
 void Call::finish(const absl::Status& status, const v1::Final& final) {
   if (transport_ == nullptr) return;
-  if (log_) log_end(status, final);
-  std::exchange(transport_, nullptr)->finish(status, final);
+  const absl::Status named = deadline_.is_servers ? name_server_limit(status) : status;
+  if (log_) log_end(named, final);
+  std::exchange(transport_, nullptr)->finish(named, final);
 }
 
 void Call::log_end(const absl::Status& status, const v1::Final& final) const {

@@ -20,6 +20,11 @@ namespace cogserve {
 
 class Call;
 
+struct CallDeadline {
+  Clock::time_point at;
+  bool is_servers;  // nearer than the client's: an end by it is REQUEST_TIMEOUT
+};
+
 // The gRPC side. `write` and `finish` are called on the executor.
 class CallTransport {
  public:
@@ -37,8 +42,8 @@ class CallTransport {
 class Call final : public SerialTask {
  public:
   // `model` and `transport` outlive the call's finish. `log`: one line when it is done.
-  Call(ServedModel* model, CallTransport* transport, CheckedRequest request,
-       Clock::time_point deadline, bool log);
+  Call(ServedModel* model, CallTransport* transport, CheckedRequest request, CallDeadline deadline,
+       bool log);
 
   // Hands the request to the preprocessor. Once.
   void start();
@@ -72,7 +77,7 @@ class Call final : public SerialTask {
   ServedModel* const model_;
   const std::string request_id_;
   const Clock::time_point received_;
-  const Clock::time_point deadline_;
+  const CallDeadline deadline_;
   const bool log_;
   const OutputOptions output_;
   CheckedRequest request_;  // until `start`

@@ -26,12 +26,12 @@ grpc::ServerUnaryReactor* finish_now(grpc::CallbackServerContext* context,
 }
 
 // The client's deadline on our clock, or `most` from now if it is nearer.
-Clock::time_point deadline_of(const grpc::CallbackServerContext& context,
-                              std::chrono::milliseconds most) {
+CallDeadline deadline_of(const grpc::CallbackServerContext& context,
+                         std::chrono::milliseconds most) {
   const Clock::time_point now = Clock::now();
   const auto remaining = context.deadline() - std::chrono::system_clock::now();
-  if (remaining >= most) return now + most;
-  return now + std::chrono::duration_cast<Clock::duration>(remaining);
+  if (remaining >= most) return {now + most, true};
+  return {now + std::chrono::duration_cast<Clock::duration>(remaining), false};
 }
 
 }  // namespace

@@ -17,7 +17,7 @@
 namespace cogserve {
 
 struct ChatServiceOptions {
-  std::chrono::milliseconds max_request_time{300000};  // of a call that brings no deadline
+  std::chrono::milliseconds max_request_time{300000};  // of a call, whatever its deadline
   bool log_requests = false;
   int max_cancels = 100;  // of one connection in ten seconds; 0 = any number
 };

@@ -1,9 +1,7 @@
 #include "server/grpc_status.hpp"
 
-#include <chrono>
 #include <string>
 
-#include "absl/strings/str_cat.h"
 #include "engine/base/error.hpp"
 #include "google/rpc/error_details.pb.h"
 #include "google/rpc/status.pb.h"
@@ -115,16 +113,6 @@ void add_request_info(std::string_view request_id, google::rpc::Status* to) {
   add_detail(request, to);
 }
 
-// A deadline that is not the client's is the server's limit for a call.
-absl::Status name_server_limit(const absl::Status& status, const grpc::ServerContextBase& context) {
-  const bool clients = std::chrono::system_clock::now() >= context.deadline();
-  if (clients || error_reason(status) != "DEADLINE_EXCEEDED") return status;
-  return with_phase(
-      make_error(status.code(), "REQUEST_TIMEOUT", "",
-                 absl::StrCat("the server lets no call take so long: ", status.message())),
-      error_phase(status));
-}
-
 }  // namespace
 
 grpc::Status to_grpc_status(const absl::Status& status, std::string_view request_id) {
@@ -159,7 +147,7 @@ grpc::Status fail_call(const absl::Status& status, std::string_view request_id,
   if (const auto delay = error_retry_delay(status); delay.has_value()) {
     context->AddTrailingMetadata("grpc-retry-pushback-ms", std::to_string(delay->count()));
   }
-  return to_grpc_status(name_server_limit(status, *context), request_id);
+  return to_grpc_status(status, request_id);
 }
 
 }  // namespace cogserve

@@ -20,9 +20,8 @@ inline constexpr char kErrorDomain[] = "cogserve";
 // `request_id` may be empty (a call that was refused before it had one).
 grpc::Status to_grpc_status(const absl::Status& status, std::string_view request_id);
 
-// The same, and the trailer `grpc-retry-pushback-ms` in `context` where a retry may succeed; a
-// DEADLINE_EXCEEDED that came before the client's deadline is REQUEST_TIMEOUT. Logs internal
-// errors. Before the call's Finish.
+// The same, and the trailer `grpc-retry-pushback-ms` in `context` where a retry may succeed. Logs
+// internal errors. Before the call's Finish.
 grpc::Status fail_call(const absl::Status& status, std::string_view request_id,
                        grpc::CallbackServerContext* context);
 

@@ -32,7 +32,7 @@ namespace {
 using std::chrono::milliseconds;
 
 constexpr milliseconds kPoll{100};          // between looks at signals and the engine
-constexpr milliseconds kWarmupPoll{2};
+constexpr milliseconds kWarmupPoll{2};      // between looks at signals while warming up
 constexpr milliseconds kFirstWarmupNotice{1000};
 constexpr milliseconds kWarmupNotice{30000};
 constexpr milliseconds kFlushGrace{2000};   // for the last bytes of finished calls to go out

@@ -52,7 +52,7 @@ for dtype in bf16 f16 q4_0; do
   model=random-$layers-layers-$dtype.gguf
   [ -f "$model" ] || $python "$here/peer_llama_cpp.py" gguf "$model" --dtype $dtype --layers "$layers"
 done
-rm -f ./*.jsonl cogserve-int4-*.json
+rm -f bf16.jsonl f16.jsonl q4_0.jsonl cogserve-int4-*.json
 
 # Contexts of 121 to 136 tokens, as decode_bench's.
 run_peer() {

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# AVX-512's dot products of bytes must have AVX-512's encoding: processors from Ice Lake to Zen 4 know no
-# other, and compilers that are told of AVX-VNNI, as Highway before 1.0.4 does, prefer that one. So
-# the tests would pass here and the server crash there.
+# AVX-512's dot products of bytes must have AVX-512's encoding: Ice Lake and Zen 4 know no other, and
+# compilers that are told of AVX-VNNI, as Highway before 1.0.4 does, prefer that one. So the tests
+# would pass on one machine and the server crash on another.
 # Usage: simd_encoding_test.sh OBJDUMP LIBRARY
 set -euo pipefail
 objdump=$1

@@ -25,7 +25,7 @@ namespace cogserve::cpu::HWY_NAMESPACE {
 
 inline constexpr size_t kVectors = kPanelWidth / kLanes;
 
-// Rows that are multiplied at once, at most.
+// Rows that are multiplied at once, at most: the more, the fewer times weights are widened.
 inline constexpr size_t kTileRows = kLanes == 16 ? 8 : 6;
 
 // Panels that one call works on side by side: enough accumulators to hide the latency of a fused

@@ -48,8 +48,8 @@ struct BlockProduct {
   size_t bytes_ahead;  // how far before their use codes are asked for; 0: they are near
 };
 
-// Rows that the micro-kernel multiplies at once: as many as AVX-512's 32 registers have room for,
-// or the 16 of others.
+// Rows that the micro-kernel multiplies at once. Four are what 16 registers hold with their codes;
+// with AVX-512's 32, eight hide the latency of the dot product and share each unpacking of codes.
 #ifdef COGSERVE_BYTE_DOT
 inline constexpr size_t kQuantizedTileRows = 8;
 #else
