@@ -13,6 +13,7 @@
 #include "client/retry.hpp"
 #include "client/status_details.hpp"
 #include "client/stream_call.hpp"
+#include "client/utf8.hpp"
 #include "client/wire.hpp"
 #include "cogserve/v1/cogserve.grpc.pb.h"
 
@@ -39,7 +40,16 @@ grpc::ChannelArguments channel_arguments() {
   arguments.SetInt(GRPC_ARG_USE_LOCAL_SUBCHANNEL_POOL, 1);
   arguments.SetInt(GRPC_ARG_INITIAL_RECONNECT_BACKOFF_MS, 100);
   arguments.SetInt(GRPC_ARG_MAX_RECONNECT_BACKOFF_MS, 2000);
+  // Where a name stands for several servers, calls go to all of them in turn.
+  arguments.SetLoadBalancingPolicyName("round_robin");
   return arguments;
+}
+
+std::shared_ptr<grpc::ChannelCredentials> channel_credentials(const ConnectOptions& options) {
+  if (!options.tls) return grpc::InsecureChannelCredentials();
+  grpc::SslCredentialsOptions ssl;
+  ssl.pem_root_certs = options.ca_certificates;
+  return grpc::SslCredentials(ssl);
 }
 
 Error invalid_option(const char* field, std::string message) {
@@ -52,9 +62,15 @@ Error invalid_option(const char* field, std::string message) {
 }  // namespace
 
 struct Client::Connection {
-  ConnectOptions options;
-  std::shared_ptr<grpc::Channel> channel;
-  std::unique_ptr<v1::CogServe::Stub> stub;
+  explicit Connection(const ConnectOptions& wanted)
+      : options(wanted),
+        channel(grpc::CreateCustomChannel(wanted.target, channel_credentials(wanted),
+                                          channel_arguments())),
+        stub(v1::CogServe::NewStub(channel)) {}
+
+  const ConnectOptions options;
+  const std::shared_ptr<grpc::Channel> channel;
+  const std::unique_ptr<v1::CogServe::Stub> stub;
   std::mutex random_mutex;
   std::minstd_rand random{std::random_device{}()};
 
@@ -107,21 +123,19 @@ Result<Client> Client::connect(const ConnectOptions& options) {
   }
   if (options.deadline.count() < 0) return invalid_option("deadline", "a deadline is at least 0");
   if (options.retries < 0) return invalid_option("retries", "retries are at least 0");
-
-  std::shared_ptr<grpc::ChannelCredentials> credentials = grpc::InsecureChannelCredentials();
-  if (options.tls) {
-    grpc::SslCredentialsOptions ssl;
-    ssl.pem_root_certs = options.ca_certificates;
-    credentials = grpc::SslCredentials(ssl);
+  if (!options.tls && !options.ca_certificates.empty()) {
+    return invalid_option("ca_certificates",
+                          "authorities are for TLS; without it nothing is encrypted");
   }
-  auto connection = std::make_unique<Connection>();
-  connection->options = options;
-  connection->channel = grpc::CreateCustomChannel(options.target, credentials, channel_arguments());
-  connection->stub = v1::CogServe::NewStub(connection->channel);
-  return Client(std::move(connection));
+  return Client(std::make_unique<Connection>(options));
+}
+
+Client Client::another() const {
+  return Client(std::make_unique<Connection>(connection_->options));
 }
 
 Result<Answer> Client::chat(const ChatRequest& request, Cancellation* cancellation) {
+  if (const auto error = check_texts(request)) return *error;
   v1::ChatRequest message;
   write_request(request, &message);
   return connection_->call(
@@ -136,6 +150,7 @@ Result<Answer> Client::chat(const ChatRequest& request, Cancellation* cancellati
 Result<Answer> Client::stream_chat(const ChatRequest& request,
                                    const std::function<void(const Delta&)>& on_delta,
                                    Cancellation* cancellation) {
+  if (const auto error = check_texts(request)) return *error;
   v1::ChatRequest message;
   write_request(request, &message);
   return connection_->call(cancellation,
@@ -157,6 +172,7 @@ void Client::start_stream_chat(const ChatRequest& request,
                                std::function<void(const Delta&)> on_delta,
                                std::function<void(Result<Answer>)> on_done,
                                std::shared_ptr<Cancellation> cancellation) {
+  if (const auto error = check_texts(request)) return on_done(*error);
   StreamCall::start(connection_->stub.get(), request, connection_->deadline(), std::move(on_delta),
                     std::move(on_done), std::move(cancellation));
 }
@@ -171,6 +187,7 @@ Result<ModelInfo> Client::get_model() {
 }
 
 Result<Health> Client::health(const std::string& service) {
+  if (!is_utf8(service)) return text_error("service");
   return connection_->call(nullptr, [&](grpc::ClientContext* context, bool*) -> Result<Health> {
     HealthStub stub(connection_->channel);
     google::protobuf::StringValue request;

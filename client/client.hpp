@@ -1,5 +1,6 @@
-// A connection to one cogserve server (or to several behind one name). Made by `Client::connect`,
-// owned by the caller, movable; every method may be called from any thread at the same time.
+// A connection to a cogserve server, or to all behind one name, which are then asked in turn. Made
+// by `Client::connect`, owned by the caller, movable; every method may be called from any thread at
+// the same time.
 //
 //   auto client = cogserve::client::Client::connect({.target = "127.0.0.1:8001"});
 //   ChatRequest request;
@@ -23,7 +24,7 @@ struct ConnectOptions {
   // host:port, dns:///name:port or unix:/path.
   std::string target = "127.0.0.1:8001";
   bool tls = false;
-  // PEM; empty: the system's authorities. Used with `tls`.
+  // PEM; empty: the system's authorities. For `tls` alone.
   std::string ca_certificates = {};
   // Of one call, all its attempts together; 0, or above a year: none.
   std::chrono::milliseconds deadline{0};
@@ -40,7 +41,11 @@ class Client {
   Client& operator=(Client&&) noexcept;
   ~Client();
 
-  // Blocks until the whole answer is there. `cancellation`, if given, must outlive the call.
+  // A further connection with the same options: each has the server's limit of streams to itself.
+  Client another() const;
+
+  // Blocks until the whole answer is there. `cancellation`, if given, must outlive the call. Here
+  // and below a request with text that is not UTF-8 is not sent, but INVALID_ARGUMENT (TEXT_UTF8).
   Result<Answer> chat(const ChatRequest& request, Cancellation* cancellation = nullptr);
 
   // Blocks until the answer is complete; `on_delta` is called on this thread for each piece.
@@ -50,8 +55,8 @@ class Client {
                              Cancellation* cancellation = nullptr);
 
   // Returns at once; both callbacks run on gRPC's threads, never at the same time, must not block,
-  // and `on_done` is the last. One attempt. For callers with many calls in flight. The client must
-  // outlive the call.
+  // and `on_done` is the last (of a request that is not sent, on this thread). One attempt. For
+  // callers with many calls in flight. The client must outlive the call.
   void start_stream_chat(const ChatRequest& request, std::function<void(const Delta&)> on_delta,
                          std::function<void(Result<Answer>)> on_done,
                          std::shared_ptr<Cancellation> cancellation = nullptr);

@@ -2,6 +2,7 @@
 
 #include <utility>
 
+#include "client/utf8.hpp"
 #include "cogserve/v1/cogserve.pb.h"
 
 namespace cogserve::client {
@@ -62,7 +63,39 @@ std::vector<TokenLogprob> read_logprobs(const Logprobs& logprobs) {
   return out;
 }
 
+// The index of the first part that is a text and not UTF-8.
+std::optional<size_t> find_bad_part(const Message& message) {
+  for (size_t i = 0; i < message.parts.size(); ++i) {
+    const auto* text = std::get_if<std::string>(&message.parts[i]);
+    if (text != nullptr && !is_utf8(*text)) return i;
+  }
+  return std::nullopt;
+}
+
 }  // namespace
+
+Error text_error(std::string field) {
+  return {.code = Code::kInvalidArgument,
+          .reason = "TEXT_UTF8",
+          .field = std::move(field),
+          .message = "text must be UTF-8"};
+}
+
+std::optional<Error> check_texts(const ChatRequest& request) {
+  if (!is_utf8(request.model)) return text_error("model");
+  if (!is_utf8(request.request_id)) return text_error("request_id");
+  for (size_t i = 0; i < request.messages.size(); ++i) {
+    if (const auto part = find_bad_part(request.messages[i])) {
+      return text_error("messages[" + std::to_string(i) + "].parts[" + std::to_string(*part) +
+                        "].text");
+    }
+  }
+  const auto& stop = request.stopping.stop;
+  for (size_t i = 0; i < stop.size(); ++i) {
+    if (!is_utf8(stop[i])) return text_error("stopping.stop[" + std::to_string(i) + "]");
+  }
+  return std::nullopt;
+}
 
 void write_request(const ChatRequest& request, v1::ChatRequest* out) {
   out->set_model(request.model);

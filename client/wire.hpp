@@ -1,6 +1,9 @@
 // Between the library's values and cogserve.v1 messages.
 #pragma once
 
+#include <optional>
+#include <string>
+
 #include "client/error.hpp"
 #include "client/types.hpp"
 
@@ -12,6 +15,11 @@ class StreamChatResponse;
 }  // namespace cogserve::v1
 
 namespace cogserve::client {
+
+// The error of the first text that is not UTF-8, named as the server does: protobuf would send it,
+// and the server could not read the message.
+std::optional<Error> check_texts(const ChatRequest& request);
+Error text_error(std::string field);
 
 void write_request(const ChatRequest& request, v1::ChatRequest* out);
 

@@ -32,8 +32,9 @@ if [ "$(id -u)" -ne 0 ]; then sudo=(sudo); fi
 log=$(mktemp)
 echo "Installing ${#missing[@]} packages with apt: ${missing[*]}"
 if ! { "${sudo[@]}" apt-get update &&
-       DEBIAN_FRONTEND=noninteractive "${sudo[@]}" apt-get install -y --no-install-recommends \
-         "${missing[@]}"; } >"$log" 2>&1 </dev/null; then
+       # By env, because sudo drops variables.
+       "${sudo[@]}" env DEBIAN_FRONTEND=noninteractive \
+         apt-get install -y --no-install-recommends "${missing[@]}"; } >"$log" 2>&1 </dev/null; then
   tail -n 20 "$log" >&2
   echo "apt failed; its whole output is in $log" >&2
   exit 1

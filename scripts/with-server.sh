@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Runs a command beside a server on loopback; COGSERVE_SERVER holds its address. It serves the demo
-# model unless COGSERVE_MODEL names another; environment variables set its other flags too.
+# model unless COGSERVE_MODEL names another; environment variables set its other flags too, but not
+# those of its log, which is read here.
 # Exits with the command's code, or with the server's if that did not drain and stop cleanly.
 # Usage: scripts/with-server.sh COGSERVE COMMAND [ARG ...]
 set -euo pipefail
@@ -21,7 +22,8 @@ finish() {
 }
 trap finish EXIT
 
-"$cogserve" serve --model "$model" --grpc-port 0 >"$log" 2>&1 &
+"$cogserve" serve --model "$model" --grpc-port 0 --log-format text --log-level info \
+  >"$log" 2>&1 &
 server=$!
 address=
 for _ in $(seq 600); do  # the server says where it listens

@@ -5,6 +5,8 @@
 #include <cmath>
 #include <sstream>
 
+#include "client/utf8.hpp"
+
 namespace cogserve::client {
 namespace {
 
@@ -12,8 +14,6 @@ constexpr int kMaxEdge = 16384;
 constexpr int kMaxCount = 1'000'000;
 constexpr int kMaxConnections = 256;
 constexpr std::chrono::hours kLongestRun{24 * 30};
-constexpr int kStreamsPerConnection = 16;
-constexpr int kOpenLoopConnections = 8;
 constexpr const char* kCustom = "custom_image";
 
 Error usage(const char* flag, std::string message) {
@@ -84,11 +84,14 @@ void BenchFlags::add_load_flags(OptionTable* table) {
   table->add("request-rate", &request_rate, "PER_SECOND", "When requests are due; inf: at once.");
   table->add("burstiness", &burstiness, "X",
              "Shape of the gamma distribution of gaps: 1 is Poisson, less comes in bursts.");
-  table->add("duration", &duration, "DURATION", "Start nothing after this time; 0: no limit.");
+  table->add("duration", &duration, "DURATION",
+             "No new request (w4: conversation) after this time; 0: no limit.");
   table->add("think-time", &think_time, "DURATION", "w4: before each next question.");
   table->add("cancel-rate", &cancel_rate, "SHARE", "Of requests cancelled half-way, 0 to 1.");
-  table->add("connections", &connections, "N",
-             "0: one for each 16 of --max-concurrency, 8 without.");
+  table->add(
+      "connections", &connections, "N",
+      "0: a new one for each 16 calls in flight. Given fewer, calls above the server's limit "
+      "for one connection (32 unless told) wait in the client, where it cannot refuse them.");
   table->add("seed", &seed, "N", "Of questions, pictures, arrivals and cancellations.");
 }
 
@@ -121,6 +124,7 @@ std::optional<Error> BenchFlags::check(const std::vector<std::string>& positiona
 }
 
 std::optional<Error> BenchFlags::check_workload_flags() const {
+  if (!is_utf8(model)) return usage("--model", "is not UTF-8");
   const std::pair<const char*, int> lengths[] = {{"--random-input-len", random_input_len},
                                                  {"--random-output-len", random_output_len},
                                                  {"--questions-per-image", questions_per_image}};
@@ -244,13 +248,6 @@ uint64_t BenchFlags::warmups() const {
   if (num_warmups >= 0) return static_cast<uint64_t>(num_warmups);
   const uint64_t wanted = 2 * static_cast<uint64_t>(std::max(1, max_concurrency));
   return sessions() > 0 ? std::min(wanted, sessions()) : wanted;
-}
-
-int BenchFlags::connection_count() const {
-  if (connections > 0) return connections;
-  if (max_concurrency == 0) return kOpenLoopConnections;
-  return std::min(kMaxConnections,
-                  (max_concurrency + kStreamsPerConnection - 1) / kStreamsPerConnection);
 }
 
 const std::string& BenchFlags::workload_name() const {

@@ -76,8 +76,6 @@ struct BenchFlags {
   // How many sessions the measured run has; 0: as many as fit its duration.
   uint64_t sessions() const;
   uint64_t warmups() const;
-  // Separate connections, so that no server's limit of streams on one gets in the way.
-  int connection_count() const;
   // The workload's name, whichever flag it came from.
   const std::string& workload_name() const;
 

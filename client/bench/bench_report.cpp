@@ -28,6 +28,12 @@ const char* metric_title(const std::string& name) {
 
 Json rate_json(double rate) { return std::isinf(rate) ? Json("inf") : Json(rate); }
 
+std::string error_text(const Record& record) {
+  if (record.outcome == Record::Outcome::kCancelled) return "cancelled";
+  if (record.outcome == Record::Outcome::kInterrupted) return "interrupted";
+  return record.failure;
+}
+
 Json detailed_json(const std::vector<Record>& records) {
   Json json = {{"input_lens", Json::array()},  {"output_lens", Json::array()},
                {"start_times", Json::array()}, {"ttfts", Json::array()},
@@ -42,8 +48,7 @@ Json detailed_json(const std::vector<Record>& records) {
     for (const double gap : record.itl_ms) gaps.push_back(gap / 1000.0);
     json["itls"].push_back(std::move(gaps));
     json["e2els"].push_back(record.e2el_ms / 1000.0);
-    json["errors"].push_back(record.outcome == Record::Outcome::kCancelled ? "cancelled"
-                                                                           : record.failure);
+    json["errors"].push_back(error_text(record));
   }
   return json;
 }
@@ -82,7 +87,7 @@ void add_latencies(std::string* table, const BenchFlags& flags, const Figures& f
 }  // namespace
 
 Json result_json(const BenchFlags& flags, const ModelInfo& model, const Figures& figures,
-                 const std::vector<Record>& records, const std::string& date) {
+                 const LoadRun& run, const std::string& date) {
   Json json = {
       {"date", date},
       {"backend", "grpc"},
@@ -101,11 +106,12 @@ Json result_json(const BenchFlags& flags, const ModelInfo& model, const Figures&
       {"request_rate", rate_json(flags.request_rate)},
       {"burstiness", flags.burstiness},
       {"max_concurrency", flags.max_concurrency > 0 ? Json(flags.max_concurrency) : Json(nullptr)},
-      {"connections", flags.connection_count()},
+      {"connections", run.connections},
       {"duration", figures.duration_s},
       {"completed", figures.completed},
       {"failed", figures.failed},
       {"cancelled", figures.cancelled},
+      {"interrupted", figures.interrupted},
       {"failures", figures.failures},
       {"total_input_tokens", figures.total_input_tokens},
       {"total_output_tokens", figures.total_output_tokens},
@@ -118,7 +124,9 @@ Json result_json(const BenchFlags& flags, const ModelInfo& model, const Figures&
       {"questions_per_second", figures.per_second(figures.completed)},
       {"images_per_second", figures.per_second(figures.images)},
       {"upload_bytes", figures.image_bytes},
-      {"max_concurrent_requests", figures.max_concurrent_requests}};
+      {"max_concurrent_requests", figures.max_concurrent_requests},
+      {"max_send_delay_ms",
+       figures.max_send_delay_ms ? Json(*figures.max_send_delay_ms) : Json(nullptr)}};
   for (const auto& name : kMetricNames) {
     const Distribution& metric = figures.metrics.at(name);
     json["mean_" + name + "_ms"] = metric.mean;
@@ -128,7 +136,7 @@ Json result_json(const BenchFlags& flags, const ModelInfo& model, const Figures&
       json[percent_name(percent) + "_" + name + "_ms"] = value;
     }
   }
-  if (flags.save_detailed) json.update(detailed_json(records));
+  if (flags.save_detailed) json.update(detailed_json(run.records));
   return json;
 }
 
@@ -141,8 +149,12 @@ std::string result_table(const BenchFlags& flags, const ModelInfo& model, const 
     add_count(&table, ("  " + failure).c_str(), count);
   }
   if (figures.cancelled > 0) add_count(&table, "requests cancelled on purpose", figures.cancelled);
+  if (figures.interrupted > 0) add_count(&table, "requests cut off by Ctrl-C", figures.interrupted);
   add_line(&table, "duration (s)", figures.duration_s);
   add_count(&table, "most requests at a time", figures.max_concurrent_requests);
+  if (figures.max_send_delay_ms) {
+    add_line(&table, "sent late by, at most (ms)", *figures.max_send_delay_ms);
+  }
   add_count(&table, "input tokens", figures.total_input_tokens);
   add_count(&table, "output tokens", figures.total_output_tokens);
   add_line(&table, "pictures sent (MB)", static_cast<double>(figures.image_bytes) / 1e6);

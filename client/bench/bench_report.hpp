@@ -3,17 +3,18 @@
 
 #include <nlohmann/json_fwd.hpp>
 #include <string>
-#include <vector>
 
 #include "client/bench/bench_flags.hpp"
+#include "client/bench/load_driver.hpp"
 #include "client/bench/statistics.hpp"
 #include "client/types.hpp"
 
 namespace cogserve::client {
 
-// `date` as "20261122-210000". `records` are written where --save-detailed.
+// `figures` are those of `run`, whose records are written where --save-detailed. `date` as
+// "20261122-210000".
 nlohmann::ordered_json result_json(const BenchFlags& flags, const ModelInfo& model,
-                                   const Figures& figures, const std::vector<Record>& records,
+                                   const Figures& figures, const LoadRun& run,
                                    const std::string& date);
 
 std::string result_table(const BenchFlags& flags, const ModelInfo& model, const Figures& figures);

@@ -33,6 +33,7 @@ struct LoadDriver::ActiveSession {
 struct LoadDriver::Exchange {
   std::shared_ptr<ActiveSession> session;
   std::shared_ptr<Cancellation> cancellation = std::make_shared<Cancellation>();
+  Client* client = nullptr;
   Record record;
   Clock::time_point sent;
   Clock::time_point last_piece;
@@ -51,11 +52,13 @@ struct LoadDriver::Exchange {
     }
     if (++pieces == cancel_after) cancellation->cancel();
   }
+
+  bool cancelled_as_planned() const { return cancel_after > 0 && pieces >= cancel_after; }
 };
 
-LoadDriver::LoadDriver(std::vector<Client>* clients, Workload* workload, LoadOptions options,
+LoadDriver::LoadDriver(ConnectionPool* pool, Workload* workload, LoadOptions options,
                        std::function<void(const LoadProgress&)> on_progress)
-    : clients_(clients),
+    : pool_(pool),
       workload_(workload),
       options_(std::move(options)),
       on_progress_(std::move(on_progress)),
@@ -83,9 +86,8 @@ LoadRun LoadDriver::run() {
       next_report = now + kReportInterval;
     }
     if (!stopping_ && !follow_ups_.empty() && follow_ups_.begin()->first <= now) {
-      auto session = std::move(follow_ups_.begin()->second);
-      follow_ups_.erase(follow_ups_.begin());
-      send(std::move(session), &lock);
+      auto next = follow_ups_.extract(follow_ups_.begin());
+      send(std::move(next.mapped()), next.key(), &lock);
     } else if (may_start() && next_arrival_ <= now) {
       start_session(&lock);
     } else if (in_flight_.empty() && (stopping_ || (follow_ups_.empty() && !may_start()))) {
@@ -95,6 +97,7 @@ LoadRun LoadDriver::run() {
     }
   }
   result_.duration_s = seconds_since_start(Clock::now());
+  result_.connections = pool_->size();
   report(Clock::now());
   return std::move(result_);
 }
@@ -130,21 +133,22 @@ void LoadDriver::start_session(std::unique_lock<std::mutex>* lock) {
     }
     active->session = *std::move(session);
   }
-  next_arrival_ = start_ + seconds(arrivals_.next());
+  const Clock::time_point due = std::exchange(next_arrival_, start_ + seconds(arrivals_.next()));
   ++active_sessions_;
-  send(std::move(active), lock);
+  send(std::move(active), due, lock);
 }
 
-void LoadDriver::send(std::shared_ptr<ActiveSession> active, std::unique_lock<std::mutex>* lock) {
+void LoadDriver::send(std::shared_ptr<ActiveSession> active, Clock::time_point due,
+                      std::unique_lock<std::mutex>* lock) {
   auto exchange = std::make_shared<Exchange>();
   exchange->session = active;
   if (std::uniform_real_distribution<double>(0.0, 1.0)(random_) < options_.cancel_rate) {
     exchange->cancel_after = std::max(1, active->session.output_tokens / 2);
   }
   in_flight_.push_back(exchange);
-  Client& client = (*clients_)[sent_++ % clients_->size()];
   lock->unlock();
 
+  exchange->client = &pool_->take();
   std::optional<Image> image;
   if (active->turn == 0 && active->session.image != nullptr) {
     image = Image{*active->session.image};
@@ -158,7 +162,10 @@ void LoadDriver::send(std::shared_ptr<ActiveSession> active, std::unique_lock<st
   request.stopping.max_tokens = active->session.output_tokens;
   exchange->sent = Clock::now();
   exchange->record.sent_s = seconds_since_start(exchange->sent);
-  client.start_stream_chat(
+  if (options_.open_loop()) {
+    exchange->record.send_delay_ms = milliseconds_between(due, exchange->sent);
+  }
+  exchange->client->start_stream_chat(
       request, [exchange](const Delta& delta) { exchange->on_delta(delta); },
       [this, exchange](const Result<Answer>& answer) { finish(exchange, answer); },
       exchange->cancellation);
@@ -168,6 +175,7 @@ void LoadDriver::send(std::shared_ptr<ActiveSession> active, std::unique_lock<st
 // On gRPC's thread, the exchange's last callback.
 void LoadDriver::finish(const std::shared_ptr<Exchange>& exchange, const Result<Answer>& answer) {
   const Clock::time_point now = Clock::now();
+  pool_->give_back(*exchange->client);
   Record& record = exchange->record;
   record.e2el_ms = milliseconds_between(exchange->sent, now);
   if (answer.ok()) {
@@ -177,7 +185,8 @@ void LoadDriver::finish(const std::shared_ptr<Exchange>& exchange, const Result<
     record.queue_ms = answer->timings.queue_ms;
     record.vision_ms = answer->timings.vision_ms;
   } else if (answer.error().code == Code::kCancelled && exchange->cancellation->cancelled()) {
-    record.outcome = Record::Outcome::kCancelled;
+    record.outcome = exchange->cancelled_as_planned() ? Record::Outcome::kCancelled
+                                                      : Record::Outcome::kInterrupted;
   } else {
     record.outcome = Record::Outcome::kFailed;
     record.failure = code_name(answer.error().code);

@@ -1,22 +1,26 @@
 // Sends a workload's sessions to a server and times every stream. Closed loop: a new session starts
 // when another has ended, `max_concurrency` at a time. Open loop: sessions start when they are due,
-// whatever the server does. Both together: when due and a place is free.
+// whatever the server does, on as many connections as that takes (see ConnectionPool). Both
+// together: when due and a place is free.
 //
 // One thread calls run(), which prepares and sends; the streams run on gRPC's threads. A failure of
 // any kind is a record, never the end of the run.
 #pragma once
 
 #include <chrono>
+#include <cmath>
 #include <condition_variable>
 #include <cstdint>
 #include <functional>
 #include <limits>
+#include <map>
 #include <memory>
 #include <mutex>
 #include <random>
 #include <vector>
 
 #include "client/bench/arrivals.hpp"
+#include "client/bench/connection_pool.hpp"
 #include "client/bench/record.hpp"
 #include "client/bench/workload.hpp"
 #include "client/client.hpp"
@@ -42,6 +46,9 @@ struct LoadOptions {
   // Share of requests that are cancelled half-way.
   double cancel_rate = 0;
   uint64_t seed = 0;
+
+  // Whether requests are due at times of their own.
+  bool open_loop() const { return max_concurrency == 0 || !std::isinf(request_rate); }
 };
 
 struct LoadProgress {
@@ -52,20 +59,23 @@ struct LoadProgress {
 };
 
 struct LoadRun {
-  std::vector<Record> records;
+  std::vector<Record> records = {};
   double duration_s = 0;
+  // Connections that are open at the end.
+  size_t connections = 0;
   // Set where the workload could not make a session (a picture that cannot be read).
-  std::optional<Error> error;
+  std::optional<Error> error = {};
 };
 
 class LoadDriver {
  public:
-  // `clients` are used in turn and, like `workload`, outlive the driver. `on_progress` runs on the
-  // thread of run(), several times a second; may be empty.
-  LoadDriver(std::vector<Client>* clients, Workload* workload, LoadOptions options,
+  // `pool` and `workload` outlive the driver. `on_progress` runs on the thread of run(), several
+  // times a second; may be empty.
+  LoadDriver(ConnectionPool* pool, Workload* workload, LoadOptions options,
              std::function<void(const LoadProgress&)> on_progress);
 
-  // Makes the first `count` sessions ahead, so that no picture is drawn while the clock runs.
+  // Makes the first `count` sessions ahead, so that their pictures are not drawn while the clock
+  // runs.
   Result<uint64_t> prepare(uint64_t count);
 
   // Returns when every stream has ended. Once.
@@ -82,13 +92,14 @@ class LoadDriver {
 
   bool may_start() const;
   void start_session(std::unique_lock<std::mutex>* lock);
-  void send(std::shared_ptr<ActiveSession> session, std::unique_lock<std::mutex>* lock);
+  void send(std::shared_ptr<ActiveSession> session, Clock::time_point due,
+            std::unique_lock<std::mutex>* lock);
   void finish(const std::shared_ptr<Exchange>& exchange, const Result<Answer>& answer);
   Clock::time_point next_event(Clock::time_point now) const;
   void report(Clock::time_point now);
   double seconds_since_start(Clock::time_point time) const;
 
-  std::vector<Client>* clients_;
+  ConnectionPool* pool_;
   Workload* workload_;
   LoadOptions options_;
   std::function<void(const LoadProgress&)> on_progress_;
@@ -99,7 +110,6 @@ class LoadDriver {
   std::mt19937_64 random_;
   Clock::time_point next_arrival_;
   uint64_t started_ = 0;
-  uint64_t sent_ = 0;
 
   mutable std::mutex mutex_;
   std::condition_variable changed_;

@@ -9,13 +9,16 @@
 namespace cogserve::client {
 
 struct Record {
-  enum class Outcome { kCompleted, kFailed, kCancelled };
+  // Cancelled: half-way, as planned. Interrupted: the whole run was stopped.
+  enum class Outcome { kCompleted, kFailed, kCancelled, kInterrupted };
 
   Outcome outcome = Outcome::kCompleted;
   // "RESOURCE_EXHAUSTED QUEUE_FULL"; of a failed request.
   std::string failure;
   // Seconds from the run's start to sending.
   double sent_s = 0;
+  // From when it was due to sending; absent in a closed loop, where the server sets the pace.
+  std::optional<double> send_delay_ms;
   // Sending to the first piece of text; absent where no text came.
   std::optional<double> ttft_ms;
   // Gaps between the stream's pieces after the first.

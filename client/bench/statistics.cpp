@@ -102,8 +102,16 @@ Figures figures(const std::vector<Record>& records, double duration_s,
   std::map<std::string, std::vector<double>> values;
   for (const auto& record : records) {
     result.image_bytes += record.image_bytes;
+    if (record.send_delay_ms) {
+      result.max_send_delay_ms =
+          std::max(result.max_send_delay_ms.value_or(0), *record.send_delay_ms);
+    }
     if (record.outcome == Record::Outcome::kCancelled) {
       ++result.cancelled;
+      continue;
+    }
+    if (record.outcome == Record::Outcome::kInterrupted) {
+      ++result.interrupted;
       continue;
     }
     if (record.outcome == Record::Outcome::kFailed) {

@@ -56,12 +56,16 @@ struct Figures {
   int64_t completed = 0;
   int64_t failed = 0;
   int64_t cancelled = 0;
+  int64_t interrupted = 0;
   int64_t good = 0;
   int64_t total_input_tokens = 0;
   int64_t total_output_tokens = 0;
   int64_t images = 0;
   int64_t image_bytes = 0;
   int64_t max_concurrent_requests = 0;
+  // The longest of all records; absent in a closed loop. A large one means that the load was not
+  // the one that was asked for.
+  std::optional<double> max_send_delay_ms;
   std::map<std::string, int64_t> failures;
   // By the names above.
   std::map<std::string, Distribution> metrics;

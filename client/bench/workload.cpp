@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <iterator>
 #include <random>
 
 #include "client/bench/random_text.hpp"
@@ -56,7 +57,8 @@ Result<Session> Workload::session(uint64_t number) {
     const double stretch = std::max(1.0, std::round(shape.questions_per_image / share));
     const bool shared = shape.questions_per_image > 1;
     // Pictures of their own and shared ones are numbered apart.
-    session.image = picture(shared ? number / static_cast<uint64_t>(stretch) * 2 + 1 : number * 2);
+    session.image =
+        shared ? shared_picture(number / static_cast<uint64_t>(stretch) * 2 + 1) : draw(number * 2);
   }
   return session;
 }
@@ -71,19 +73,21 @@ const SessionShape& Workload::shape_of(uint64_t number) const {
   return options_.mix.back().first;
 }
 
-std::shared_ptr<const std::string> Workload::picture(uint64_t number) {
-  auto& kept = pictures_[number];
-  if (kept == nullptr) {
-    std::mt19937_64 random = random_for(options_.seed, number, Stream::kPicture);
-    kept = std::make_shared<const std::string>(make_picture(options_.picture, random()));
+std::shared_ptr<const std::string> Workload::draw(uint64_t number) const {
+  std::mt19937_64 random = random_for(options_.seed, number, Stream::kPicture);
+  return std::make_shared<const std::string>(make_picture(options_.picture, random()));
+}
+
+std::shared_ptr<const std::string> Workload::shared_picture(uint64_t number) {
+  const auto found = std::find_if(shared_.begin(), shared_.end(),
+                                  [&](const auto& kept) { return kept.first == number; });
+  if (found != shared_.end()) {
+    std::rotate(found, std::next(found), shared_.end());
+  } else {
+    shared_.emplace_back(number, draw(number));
+    if (shared_.size() > kKeptPictures) shared_.erase(shared_.begin());
   }
-  const auto result = kept;
-  if (pictures_.size() > kKeptPictures) {
-    // The oldest number; sessions are asked for in about ascending order.
-    const auto oldest = pictures_.begin();
-    pictures_.erase(oldest->first == number ? std::next(oldest) : oldest);
-  }
-  return result;
+  return shared_.back().second;
 }
 
 Result<Session> Workload::custom_session(uint64_t number) {

@@ -57,12 +57,14 @@ class Workload {
 
  private:
   const SessionShape& shape_of(uint64_t number) const;
-  std::shared_ptr<const std::string> picture(uint64_t number);
+  std::shared_ptr<const std::string> draw(uint64_t number) const;
+  std::shared_ptr<const std::string> shared_picture(uint64_t number);
   Result<Session> custom_session(uint64_t number);
 
   Options options_;
-  // The last few pictures, for the sessions that share them.
-  std::map<uint64_t, std::shared_ptr<const std::string>> pictures_;
+  // The last few pictures of sessions that share them, with their numbers; the latest asked for is
+  // the last.
+  std::vector<std::pair<uint64_t, std::shared_ptr<const std::string>>> shared_;
   std::map<std::string, std::shared_ptr<const std::string>> files_;
 };
 

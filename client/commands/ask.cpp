@@ -13,6 +13,7 @@
 #include "client/commands/request_flags.hpp"
 #include "client/commands/timed_answer.hpp"
 #include "client/conversation.hpp"
+#include "client/utf8.hpp"
 
 namespace cogserve {
 namespace {
@@ -166,6 +167,9 @@ int run_ask(const std::vector<std::string>& arguments) {
   if (flags.questions.empty()) {
     return client::fail(client::kExitUsage, "USAGE", "--question", "nothing to ask");
   }
+  if (!std::all_of(flags.questions.begin(), flags.questions.end(), client::is_utf8)) {
+    return client::fail(client::kExitUsage, "USAGE", "--question", client::kQuestionNotUtf8);
+  }
   if (flags.concurrency < 1) {
     return client::fail(client::kExitUsage, "USAGE", "--concurrency",
                         "wants at least 1, got " + std::to_string(flags.concurrency));
@@ -184,10 +188,7 @@ int run_ask(const std::vector<std::string>& arguments) {
     image = client::Image{*std::move(bytes)};
   }
   auto server = flags.connection.connect();
-  if (!server.ok()) {
-    client::print_error(server.error());
-    return client::kExitUsage;
-  }
+  if (!server.ok()) return client::fail(server.error());
   return Asker(&*server, flags, std::move(base), std::move(image)).run();
 }
 

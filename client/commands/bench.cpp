@@ -1,13 +1,10 @@
 #include <unistd.h>
 
 #include <algorithm>
-#include <cerrno>
 #include <cstdio>
 #include <cstdlib>
-#include <cstring>
 #include <ctime>
 #include <filesystem>
-#include <fstream>
 #include <iostream>
 #include <nlohmann/json.hpp>
 #include <optional>
@@ -15,8 +12,10 @@
 
 #include "client/bench/bench_flags.hpp"
 #include "client/bench/bench_report.hpp"
+#include "client/bench/connection_pool.hpp"
 #include "client/bench/load_driver.hpp"
 #include "client/bench/random_text.hpp"
+#include "client/bench/result_file.hpp"
 #include "client/bench/statistics.hpp"
 #include "client/bench/workload.hpp"
 #include "client/commands.hpp"
@@ -26,21 +25,12 @@
 namespace cogserve {
 namespace {
 
-using client::Error;
 using client::Result;
 
-// Pictures made ahead of the run, at most.
+// Sessions made ahead of the run, at most: their pictures are kept in memory.
 constexpr uint64_t kPrepared = 512;
 // Numbers of the sessions before the measured ones: other questions, other pictures.
 constexpr uint64_t kFirstWarmup = uint64_t{1} << 40;
-
-// The error of a flag or a file is the user's to mend; all others come from the server.
-int fail(const Error& error) {
-  client::print_error(error);
-  if (error.reason == "USAGE") return client::kExitUsage;
-  if (error.reason == "FILE_READ" || error.reason == "DATASET") return client::kExitLocal;
-  return client::exit_code(error);
-}
 
 std::string date_now() {
   const std::time_t now = std::time(nullptr);
@@ -61,17 +51,20 @@ class Bench {
   }
 
   int run() {
-    for (int i = 0; i < flags_.connection_count(); ++i) {
-      auto connected = flags_.connection.connect();
-      if (!connected.ok()) return fail(connected.error());
-      clients_.push_back(*std::move(connected));
+    auto connected = flags_.connection.connect();
+    if (!connected.ok()) return client::fail(connected.error());
+    pool_.emplace(*std::move(connected), flags_.connections);
+    const auto model = pool_->first().get_model();
+    if (!model.ok()) return client::fail(model.error());
+    const std::string date = date_now();
+    client::ResultFile file;
+    if (wants_file()) {
+      if (const auto error = file.open(result_path(*model, date))) return client::fail(*error);
     }
-    auto model = clients_[0].get_model();
-    if (!model.ok()) return fail(model.error());
     const auto tokens_per_word = measure_tokens_per_word();
-    if (!tokens_per_word.ok()) return fail(tokens_per_word.error());
+    if (!tokens_per_word.ok()) return client::fail(tokens_per_word.error());
     auto options = flags_.workload_options(*model, *tokens_per_word);
-    if (!options.ok()) return fail(options.error());
+    if (!options.ok()) return client::fail(options.error());
     client::Workload workload(*std::move(options));
 
     if (flags_.warmups() > 0) {
@@ -83,14 +76,22 @@ class Bench {
       warm.duration = std::chrono::milliseconds(0);
       warm.cancel_rate = 0;
       const auto run = drive(&workload, warm, "warm-up");
-      if (run.error) return fail(*run.error);
+      if (run.error) return client::fail(*run.error);
     }
-    auto run = drive(&workload, flags_.load_options(), "measure");
-    if (run.error) return fail(*run.error);
-    return report(*model, run);
+    const auto run = drive(&workload, flags_.load_options(), "measure");
+    if (run.error) return client::fail(*run.error);
+    return report(*model, run, date, &file);
   }
 
  private:
+  bool wants_file() const { return flags_.save_result || flags_.save_detailed; }
+
+  std::filesystem::path result_path(const client::ModelInfo& model, const std::string& date) const {
+    return std::filesystem::path(flags_.result_dir) /
+           (flags_.result_filename.empty() ? client::default_filename(flags_, model, date)
+                                           : flags_.result_filename);
+  }
+
   // The server's tokenizer is known only by its counts: two prompts that differ in their number of
   // words tell how many tokens a word makes.
   Result<double> measure_tokens_per_word() {
@@ -103,7 +104,7 @@ class Bench {
       request.stopping.max_tokens = 1;
       const std::string text = client::random_text(index == 0 ? kFewWords : kManyWords, &random);
       request.messages = client::Conversation().ask(text).messages();
-      const auto answer = clients_[0].chat(request);
+      const auto answer = pool_->first().chat(request);
       if (!answer.ok()) return answer.error();
       tokens[index] = answer->usage.prompt_tokens;
     }
@@ -113,13 +114,13 @@ class Bench {
   client::LoadRun drive(client::Workload* workload, const client::LoadOptions& options,
                         const char* title) {
     const bool show = isatty(STDERR_FILENO) == 1;
-    client::LoadDriver driver(&clients_, workload, options,
+    client::LoadDriver driver(&*pool_, workload, options,
                               [&](const client::LoadProgress& progress) {
                                 if (show) show_progress(title, options, progress);
                               });
     std::cerr << title << ": preparing" << (show ? "" : "\n") << std::flush;
     const auto prepared = driver.prepare(std::min(kPrepared, options.sessions));
-    if (!prepared.ok()) return {.records = {}, .duration_s = 0, .error = prepared.error()};
+    if (!prepared.ok()) return {.error = prepared.error()};
     {
       const std::lock_guard lock(mutex_);
       driver_ = &driver;
@@ -153,31 +154,22 @@ class Bench {
     std::cerr << line << std::flush;
   }
 
-  int report(const client::ModelInfo& model, const client::LoadRun& run) const {
+  int report(const client::ModelInfo& model, const client::LoadRun& run, const std::string& date,
+             client::ResultFile* file) const {
     const auto figures =
         client::figures(run.records, run.duration_s, flags_.percents, flags_.limits);
     std::cout << client::result_table(flags_, model, figures) << std::flush;
-    if (flags_.save_result || flags_.save_detailed) {
-      const std::string date = date_now();
-      const auto json = client::result_json(flags_, model, figures, run.records, date);
-      const auto path =
-          std::filesystem::path(flags_.result_dir) /
-          (flags_.result_filename.empty() ? client::default_filename(flags_, model, date)
-                                          : flags_.result_filename);
-      std::ofstream file(path);
-      file << client::json_text(json, true) << '\n';
-      file.close();
-      if (!file) {
-        return client::fail(client::kExitLocal, "FILE_WRITE", "--result-dir",
-                            "cannot write " + path.string() + ": " + std::strerror(errno));
-      }
-      std::cerr << "result in " << path.string() << '\n';
+    if (wants_file()) {
+      const auto json = client::result_json(flags_, model, figures, run, date);
+      const auto error = file->write(client::json_text(json, true) + '\n');
+      if (error) return client::fail(*error);
+      std::cerr << "result in " << file->path().string() << '\n';
     }
     return figures.failed > 0 || figures.completed == 0 ? client::kExitLocal : 0;
   }
 
   const client::BenchFlags& flags_;
-  std::vector<client::Client> clients_;
+  std::optional<client::ConnectionPool> pool_;
   std::mutex mutex_;
   client::LoadDriver* driver_ = nullptr;
   bool stopped_ = false;
@@ -197,7 +189,7 @@ int run_bench(const std::vector<std::string>& arguments) {
   if (!arguments.empty() && arguments[0] != "serve") rest = arguments;
   std::vector<std::string> positional;
   if (const auto code = client::parse_arguments(&table, rest, &positional)) return *code;
-  if (const auto error = flags.check(positional)) return fail(*error);
+  if (const auto error = flags.check(positional)) return client::fail(*error);
 
   Bench bench(&flags);
   const client::Interrupt interrupt([&bench] {

@@ -13,6 +13,7 @@
 #include "client/commands/request_flags.hpp"
 #include "client/commands/timed_answer.hpp"
 #include "client/conversation.hpp"
+#include "client/utf8.hpp"
 
 namespace cogserve {
 namespace {
@@ -96,6 +97,10 @@ class ChatSession {
   }
 
   void ask(const std::string& question) {
+    if (!client::is_utf8(question)) {
+      code_ = client::fail(client::kExitUsage, "USAGE", "", client::kQuestionNotUtf8);
+      return;
+    }
     conversation_.ask(question, image_);
     client::ChatRequest request = base_;
     request.messages = conversation_.messages();
@@ -119,8 +124,7 @@ class ChatSession {
     }
     // The question is taken back, picture and all, and may be asked again.
     conversation_.undo();
-    client::print_error(timed.answer.error());
-    code_ = client::exit_code(timed.answer.error());
+    code_ = client::fail(timed.answer.error());
   }
 
   void set_running(client::Cancellation* cancellation) {
@@ -184,10 +188,7 @@ int run_chat(const std::vector<std::string>& arguments) {
     if (!session.stop_answer()) std::_Exit(130);
   });
   auto server = connection.connect();
-  if (!server.ok()) {
-    client::print_error(server.error());
-    return client::kExitUsage;
-  }
+  if (!server.ok()) return client::fail(server.error());
   return session.run(&*server);
 }
 

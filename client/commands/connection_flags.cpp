@@ -23,6 +23,12 @@ Result<Client> ConnectionFlags::connect() const {
                          .deadline = deadline,
                          .retries = retries};
   if (!ca_certificate.empty()) {
+    if (!tls) {
+      return Error{.code = Code::kInvalidArgument,
+                   .reason = "USAGE",
+                   .field = "--cacert",
+                   .message = "is for --tls; without it nothing is encrypted"};
+    }
     auto certificates = read_file(ca_certificate);
     if (!certificates.ok()) {
       Error error = certificates.error();

@@ -169,20 +169,11 @@ int run_demo(const std::vector<std::string>& arguments) {
     return client::fail(client::kExitUsage, "USAGE", "", "name one directory");
   }
   const auto pictures = read_pictures(positional[0]);
-  if (!pictures.ok()) {
-    client::print_error(pictures.error());
-    return client::kExitLocal;
-  }
+  if (!pictures.ok()) return client::fail(pictures.error());
   auto server = connection.connect();
-  if (!server.ok()) {
-    client::print_error(server.error());
-    return client::kExitUsage;
-  }
+  if (!server.ok()) return client::fail(server.error());
   const auto model = server->get_model();
-  if (!model.ok()) {
-    client::print_error(model.error());
-    return client::exit_code(model.error());
-  }
+  if (!model.ok()) return client::fail(model.error());
   std::cout << "Model " << model->name << " in " << model->dtype << " on " << model->device << '\n';
   Demo demo(&*server);
   std::cout << "One conversation:\n";

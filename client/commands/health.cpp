@@ -5,6 +5,7 @@
 #include "client/commands.hpp"
 #include "client/commands/connection_flags.hpp"
 #include "client/commands/report.hpp"
+#include "client/utf8.hpp"
 
 namespace cogserve {
 namespace {
@@ -54,21 +55,18 @@ int run_health(const std::vector<std::string>& arguments) {
     return client::fail(client::kExitUsage, "USAGE", "", "unexpected: " + positional[0]);
   }
 
-  auto server = connection.connect();
-  if (!server.ok()) {
-    client::print_error(server.error());
-    return client::kExitUsage;
+  if (!client::is_utf8(service)) {
+    return client::fail(client::kExitUsage, "USAGE", "--service", "is not UTF-8");
   }
+  auto server = connection.connect();
+  if (!server.ok()) return client::fail(server.error());
   const auto end = std::chrono::steady_clock::now() + wait;
   auto health = server->health(service);
   while (may_become_serving(health) && std::chrono::steady_clock::now() < end) {
     std::this_thread::sleep_for(kPollInterval);
     health = server->health(service);
   }
-  if (!health.ok()) {
-    client::print_error(health.error());
-    return client::exit_code(health.error());
-  }
+  if (!health.ok()) return client::fail(health.error());
   std::cout << health_name(*health) << std::endl;
   return *health == Health::kServing ? 0 : client::kExitLocal;
 }

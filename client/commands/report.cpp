@@ -1,5 +1,7 @@
 #include "client/commands/report.hpp"
 
+#include <algorithm>
+#include <array>
 #include <cstdio>
 #include <iostream>
 #include <nlohmann/json.hpp>
@@ -19,6 +21,16 @@ constexpr std::string_view kExitCodes =
     "          68 DEADLINE_EXCEEDED, 69 NOT_FOUND, 72 RESOURCE_EXHAUSTED, 76 UNIMPLEMENTED,\n"
     "          77 INTERNAL, 78 UNAVAILABLE, 80 UNAUTHENTICATED\n"
     "Errors are written to stderr as \"error: REASON field: message\".\n";
+
+// The reasons of what fails on this side, before any call. No server's are named so.
+constexpr std::array<std::string_view, 2> kUsageReasons = {"USAGE", "CLIENT_OPTION"};
+constexpr std::array<std::string_view, 4> kFileReasons = {"FILE_READ", "FILE_WRITE", "DATASET",
+                                                          "QUESTIONS_FORMAT"};
+
+template <size_t n>
+bool is_any_of(std::string_view reason, const std::array<std::string_view, n>& reasons) {
+  return std::find(reasons.begin(), reasons.end(), reason) != reasons.end();
+}
 
 void print_error_line(std::string_view name, std::string_view field, std::string_view message) {
   std::cerr << "error: " << name;
@@ -71,11 +83,20 @@ Json logprobs_json(const std::vector<TokenLogprob>& logprobs) {
 
 }  // namespace
 
-int exit_code(const Error& error) { return 64 + static_cast<int>(error.code); }
+int exit_code(const Error& error) {
+  if (is_any_of(error.reason, kUsageReasons)) return kExitUsage;
+  if (is_any_of(error.reason, kFileReasons)) return kExitLocal;
+  return 64 + static_cast<int>(error.code);
+}
 
 void print_error(const Error& error) {
   print_error_line(error.name(), error.field, error.message);
   if (const std::string next = hint(error); !next.empty()) std::cerr << "hint: " << next << '\n';
+}
+
+int fail(const Error& error) {
+  print_error(error);
+  return exit_code(error);
 }
 
 int fail(int code, std::string_view reason, std::string_view field, std::string_view message) {

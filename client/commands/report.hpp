@@ -16,13 +16,21 @@ namespace cogserve::client {
 inline constexpr int kExitLocal = 1;
 inline constexpr int kExitUsage = 2;
 
-// 64 + the status code, as grpcurl.
+// A question typed at a terminal that is set to another encoding.
+inline constexpr std::string_view kQuestionNotUtf8 =
+    "the question is not UTF-8: is the terminal set to another encoding?";
+
+// kExitUsage for a flag or an option at fault, kExitLocal for a file; of a call that failed 64 +
+// the status code, as grpcurl.
 int exit_code(const Error& error);
 
 // "error: REASON field: message" and, where there is one, "hint: what to do next", to stderr.
 void print_error(const Error& error);
 
-// The same two lines for a failure on this side; returns `code`.
+// The same two lines; returns the exit code.
+int fail(const Error& error);
+
+// The first line for a failure on this side; returns `code`.
 int fail(int code, std::string_view reason, std::string_view field, std::string_view message);
 
 // Parses; prints --help (with the exit codes) or the usage error. Returns the exit code where the

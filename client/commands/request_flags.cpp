@@ -1,7 +1,10 @@
 #include "client/commands/request_flags.hpp"
 
+#include <algorithm>
 #include <charconv>
 #include <string_view>
+
+#include "client/utf8.hpp"
 
 namespace cogserve::client {
 namespace {
@@ -61,6 +64,10 @@ void RequestFlags::add_to(OptionTable* table) {
 }
 
 absl::Status RequestFlags::apply(ChatRequest* request) const {
+  if (!is_utf8(model)) return absl::InvalidArgumentError("--model: is not UTF-8");
+  if (!std::all_of(stop.begin(), stop.end(), is_utf8)) {
+    return absl::InvalidArgumentError("--stop: is not UTF-8");
+  }
   absl::Status status;
   Sampling& sampling = request->sampling;
   Stopping& stopping = request->stopping;

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Scores the demo model on held-out pictures, through a running server or straight in PyTorch.
 
-    score.py --server 127.0.0.1:50051     every question is a gRPC call; needs the Python client
+    score.py --server 127.0.0.1:8001      every question is a gRPC call; needs the Python client
     score.py --torch                      the reference in model.py; needs torch
 
 Every turn of every conversation is asked by greedy decoding and compared as text. Later turns are
@@ -118,7 +118,11 @@ def table(pictures, given):
 
 
 def percent(right):
-    return 100 * sum(right) / len(right) if right else 100.0
+    return 100 * sum(right) / len(right)
+
+
+def cell(right):
+    return f"{percent(right):.1f} %" if right else "none asked"
 
 
 def show(rows, slack):
@@ -129,8 +133,8 @@ def show(rows, slack):
     for (task, language), row in rows.items():
         every = row["first"] + row["later"]
         reached = reached and percent(every) >= MARKS[task] - slack
-        print(f"| {task} | {language} | {row['pictures']} | {len(every)} | {percent(row['first']):.1f} % | "
-              f"{percent(row['later']):.1f} % | **{percent(every):.1f} %** |")
+        print(f"| {task} | {language} | {row['pictures']} | {len(every)} | {cell(row['first'])} | "
+              f"{cell(row['later'])} | **{percent(every):.1f} %** |")
     return reached
 
 
@@ -150,6 +154,8 @@ def main():
     options = parser.parse_args()
     if not options.server and not options.torch:
         parser.error("name a server, or give --torch")
+    if options.pictures < 1 or options.turns < 1:
+        parser.error("nothing to ask: --pictures and --turns are at least 1")
     pictures = held_out(options.pictures, options.turns, options.seed)
     if options.torch:
         given = list(answers_in_torch(pictures))

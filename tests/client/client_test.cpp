@@ -7,6 +7,7 @@
 #include <thread>
 
 #include "client/conversation.hpp"
+#include "client/utf8.hpp"
 #include "tests/client/fake_server.hpp"
 
 namespace cogserve::client {
@@ -277,6 +278,47 @@ TEST_F(ClientTest, many_streams_run_side_by_side_on_callbacks) {
   }
 }
 
+TEST_F(ClientTest, another_connection_has_the_same_options) {
+  const Client client = connect(0);
+  Client other = client.another();
+  EXPECT_TRUE(other.chat(question("?")).ok());
+  server_.set_replies({refusal(14, "DRAINING", 1)});
+  EXPECT_FALSE(other.chat(question("?")).ok());
+  EXPECT_EQ(server_.requests().size(), 2U);  // no retry
+}
+
+TEST_F(ClientTest, all_servers_behind_a_name_are_asked_in_turn) {
+  FakeServer other;
+  auto client = Client::connect({.target = "ipv4:" + server_.target() + "," + other.target()});
+  // Until both connections are there.
+  for (int i = 0; i < 1000 && (server_.requests().empty() || other.requests().empty()); ++i) {
+    ASSERT_TRUE(client->chat(question("?")).ok());
+  }
+  EXPECT_FALSE(server_.requests().empty());
+  EXPECT_FALSE(other.requests().empty());
+}
+
+TEST_F(ClientTest, text_that_is_not_utf8_is_not_sent) {
+  Client client = connect();
+  const std::string latin1 = "caf\xE9";
+  EXPECT_EQ(client.chat(question(latin1)).error().reason, "TEXT_UTF8");
+  EXPECT_EQ(client.chat(question(latin1)).error().field, "messages[0].parts[0].text");
+  const auto ignore = [](const Delta&) {};
+  EXPECT_EQ(client.stream_chat(question(latin1), ignore).error().reason, "TEXT_UTF8");
+  std::string reason;
+  client.start_stream_chat(question(latin1), ignore,
+                           [&](const Result<Answer>& answer) { reason = answer.error().reason; });
+  EXPECT_EQ(reason, "TEXT_UTF8");
+  ChatRequest request = question("?");
+  request.stopping.stop = {"a", latin1};
+  EXPECT_EQ(client.chat(request).error().field, "stopping.stop[1]");
+  request = question("?");
+  request.model = latin1;
+  EXPECT_EQ(client.chat(request).error().field, "model");
+  EXPECT_EQ(client.health(latin1).error().field, "service");
+  EXPECT_TRUE(server_.requests().empty());
+}
+
 TEST_F(ClientTest, get_model_reports_what_is_served) {
   v1::Model model;
   model.set_name("demo");
@@ -306,6 +348,21 @@ TEST(ClientOptions, addresses_and_numbers_that_make_no_sense_are_refused) {
   EXPECT_EQ(Client::connect({.target = "http://localhost:8001"}).error().field, "target");
   EXPECT_EQ(Client::connect({.deadline = milliseconds(-1)}).error().field, "deadline");
   EXPECT_EQ(Client::connect({.retries = -1}).error().field, "retries");
+}
+
+TEST(ClientOptions, authorities_without_tls_are_refused) {
+  EXPECT_EQ(Client::connect({.ca_certificates = "-----BEGIN"}).error().field, "ca_certificates");
+}
+
+TEST(Utf8, takes_every_whole_character_and_nothing_else) {
+  for (const char* good : {"", "a", "caf\u00E9", "\u56FE\u4E2D", "\U0001F600", "\U0010FFFF"}) {
+    EXPECT_TRUE(is_utf8(good)) << good;
+  }
+  // Latin-1, a lone continuation, cut, overlong, a surrogate, above U+10FFFF.
+  for (const char* bad : {"caf\xE9", "\x80", "\xE5\x9B", "\xC0\xAF", "\xE0\x80\xAF", "\xED\xA0\x80",
+                          "\xF4\x90\x80\x80", "\xF8\x88\x80\x80\x80"}) {
+    EXPECT_FALSE(is_utf8(bad)) << bad;
+  }
 }
 
 }  // namespace

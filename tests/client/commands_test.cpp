@@ -3,15 +3,12 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
-#include <algorithm>
-#include <cstdio>
 #include <cstdlib>
-#include <fstream>
 #include <nlohmann/json.hpp>
+#include <sstream>
+#include <utility>
 
-#include "tests/client/captured_streams.hpp"
-#include "tests/client/fake_server.hpp"
-#include "tests/temporary_directory.hpp"
+#include "tests/client/commands_fixture.hpp"
 
 namespace cogserve::client {
 namespace {
@@ -20,73 +17,47 @@ using ::testing::HasSubstr;
 using ::testing::StartsWith;
 using Json = nlohmann::json;
 
-struct Outcome {
-  int code;
-  std::string out;
-  std::string err;
-};
-
-class CommandsTest : public ::testing::Test {
- protected:
-  CommandsTest() {
-    // What a terminal would change must not depend on where the test runs.
-    EXPECT_NE(std::freopen("/dev/null", "r", stdin), nullptr);
-    picture_ = folder_.write("picture.jpg", "JPEG bytes");
-  }
-
-  template <typename Verb>
-  Outcome run(Verb verb, std::vector<std::string> arguments, const std::string& input = "") {
-    arguments.push_back("--server=" + server_.target());
-    arguments.push_back("--retries=0");
-    const CapturedStreams streams(input);
-    const int code = verb(arguments);
-    return {code, streams.out(), streams.err()};
-  }
-
-  Reply refusal(int code, const std::string& reason, const std::string& field) {
-    Reply reply;
-    reply.code = code;
-    reply.message = "wants 0 to 2, got 3";
-    reply.reason = reason;
-    reply.field = field;
-    return reply;
-  }
-
-  FakeServer server_;
-  TemporaryDirectory folder_;
-  std::string picture_;
-};
-
 using AskTest = CommandsTest;
 using ChatTest = CommandsTest;
 using HealthTest = CommandsTest;
 
-class BenchTest : public CommandsTest {
+// What each verb needs beside the flags of the connection.
+class ConnectTest : public CommandsTest {
  protected:
-  BenchTest() {
-    v1::Model model;
-    model.set_name("demo");
-    model.set_image_size(28);
-    model.set_image_tokens(6);
-    model.mutable_limits()->set_max_model_len(512);
-    server_.set_model(model);
-    // One token a word, as far as this server's counts tell.
-    server_.set_handler([](const v1::ChatRequest& request) {
-      Reply reply;
-      reply.deltas = {"a", "b", "c"};
-      const std::string question = last_question(request);
-      reply.usage.set_prompt_tokens(
-          5 + static_cast<int>(std::count(question.begin(), question.end(), ' ')));
-      reply.usage.set_completion_tokens(3);
-      return reply;
-    });
+  ConnectTest() {
+    folder_.write("questions.json", R"([{"file": "picture.jpg", "turns": []}])");
+    verbs_ = {{run_ask, {"--question", "?"}},
+              {run_chat, {}},
+              {run_health, {}},
+              {run_demo, {folder_.path()}},
+              {run_bench, {"serve", "--max-concurrency", "1"}}};
   }
 
-  Json saved_result() {
-    std::ifstream file(folder_.path() + "/result.json");
-    return Json::parse(file);
+  void expect_exit(int code, const std::vector<std::string>& flags, const std::string& error) {
+    for (const auto& [verb, own] : verbs_) {
+      std::vector<std::string> arguments = own;
+      arguments.insert(arguments.end(), flags.begin(), flags.end());
+      const Outcome outcome = run_as_given(verb, arguments);
+      EXPECT_EQ(outcome.code, code) << outcome.err;
+      EXPECT_THAT(outcome.err, StartsWith("error: " + error));
+    }
   }
+
+  std::vector<std::pair<int (*)(const std::vector<std::string>&), std::vector<std::string>>> verbs_;
 };
+
+TEST_F(ConnectTest, an_address_that_makes_no_sense_is_wrong_usage) {
+  expect_exit(2, {"--server", "http://localhost:8001"}, "CLIENT_OPTION target: ");
+}
+
+TEST_F(ConnectTest, authorities_that_cannot_be_read_are_a_local_failure) {
+  expect_exit(1, {"--tls", "--cacert", "/no/such/file"}, "FILE_READ --cacert: ");
+}
+
+TEST_F(ConnectTest, authorities_without_tls_are_wrong_usage) {
+  expect_exit(2, {"--server", server_.target(), "--cacert", picture_}, "USAGE --cacert: ");
+  EXPECT_TRUE(server_.requests().empty());
+}
 
 TEST_F(AskTest, prints_the_answer_and_nothing_else) {
   const Outcome outcome = run(run_ask, {"--image", picture_, "--question", "what?"});
@@ -232,6 +203,20 @@ TEST_F(AskTest, mistakes_on_this_side_never_reach_the_server) {
   EXPECT_TRUE(server_.requests().empty());
 }
 
+TEST_F(AskTest, text_in_another_encoding_is_named_and_not_sent) {
+  const std::string latin1 = "caf\xE9?";
+  Outcome outcome = run(run_ask, {"--question", "good?", "--question", latin1});
+  EXPECT_EQ(outcome.code, 2);
+  EXPECT_THAT(outcome.err, StartsWith("error: USAGE --question: the question is not UTF-8"));
+  outcome = run(run_ask, {"--question", "?", "--stop", latin1});
+  EXPECT_EQ(outcome.code, 2);
+  EXPECT_THAT(outcome.err, HasSubstr("--stop: is not UTF-8"));
+  outcome = run(run_ask, {"--question", "?", "--model", latin1});
+  EXPECT_EQ(outcome.code, 2);
+  EXPECT_THAT(outcome.err, HasSubstr("--model: is not UTF-8"));
+  EXPECT_TRUE(server_.requests().empty());
+}
+
 TEST_F(AskTest, help_lists_flags_and_exit_codes) {
   const Outcome outcome = run(run_ask, {"--help"});
   EXPECT_EQ(outcome.code, 0);
@@ -280,6 +265,14 @@ TEST_F(ChatTest, a_failed_question_leaves_the_conversation_as_it_was) {
   EXPECT_EQ(sent[1].messages(0).parts(1).text(), "second?");
 }
 
+TEST_F(ChatTest, a_question_in_another_encoding_is_not_sent_and_the_conversation_goes_on) {
+  const Outcome outcome = run(run_chat, {}, "caf\xE9?\ncoffee?\n");
+  EXPECT_EQ(outcome.code, 2);
+  EXPECT_THAT(outcome.err, HasSubstr("the question is not UTF-8"));
+  ASSERT_EQ(server_.requests().size(), 1U);
+  EXPECT_EQ(server_.requests()[0].messages_size(), 1);
+}
+
 TEST_F(ChatTest, unknown_commands_are_not_questions) {
   const Outcome outcome = run(run_chat, {}, "/exit\n");
   EXPECT_EQ(outcome.code, 2);
@@ -301,92 +294,6 @@ TEST_F(HealthTest, exits_0_when_serving_1_when_not_69_when_unknown_78_when_gone)
   EXPECT_EQ(health({"--service", "no.such.Service"}).code, 69);
   server_.stop();
   EXPECT_EQ(health({}).code, 78);
-}
-
-TEST_F(BenchTest, writes_the_result_with_vllms_keys) {
-  const Outcome outcome =
-      run(run_bench, {"serve", "--workload", "w1", "--max-concurrency", "2", "--num-prompts", "10",
-                      "--save-result", "--result-dir", folder_.path(), "--result-filename",
-                      "result.json", "--goodput", "ttft:60000", "tpot:60000"});
-  EXPECT_EQ(outcome.code, 0) << outcome.err;
-  EXPECT_THAT(outcome.out, HasSubstr("requests completed"));
-  EXPECT_THAT(outcome.out, HasSubstr("time to first token"));
-  const Json json = saved_result();
-  EXPECT_EQ(json["completed"], 10);
-  EXPECT_EQ(json["failed"], 0);
-  EXPECT_EQ(json["total_output_tokens"], 30);
-  EXPECT_EQ(json["model_id"], "demo");
-  EXPECT_EQ(json["request_goodput"], json["request_throughput"]);
-  EXPECT_GT(json["upload_bytes"], 0);
-  for (const char* key : {"date", "duration", "num_prompts", "request_rate", "burstiness",
-                          "max_concurrency", "total_input_tokens", "output_throughput",
-                          "total_token_throughput", "images_per_second", "questions_per_second"}) {
-    EXPECT_TRUE(json.contains(key)) << key;
-  }
-  for (const char* metric : {"ttft", "tpot", "itl", "e2el", "vision", "queue"}) {
-    for (const char* figure : {"mean", "median", "std", "p50", "p90", "p99"}) {
-      EXPECT_TRUE(json.contains(std::string(figure) + "_" + metric + "_ms")) << figure << metric;
-    }
-  }
-  // Two to measure the tokenizer, four to warm up, ten measured.
-  EXPECT_EQ(server_.requests().size(), 16U);
-}
-
-TEST_F(BenchTest, questions_have_the_length_asked_for_by_the_servers_own_count) {
-  EXPECT_EQ(run(run_bench, {"serve", "--dataset-name", "random", "--random-input-len", "40",
-                            "--random-output-len", "8", "--max-concurrency", "1", "--num-prompts",
-                            "1", "--num-warmups", "0"})
-                .code,
-            0);
-  const std::string question = last_question(server_.requests().back());
-  EXPECT_EQ(std::count(question.begin(), question.end(), ' ') + 1, 40);
-  EXPECT_EQ(server_.requests().back().stopping().max_tokens(), 8);
-  EXPECT_TRUE(server_.requests().back().stopping().ignore_eos());
-}
-
-TEST_F(BenchTest, failed_requests_are_in_the_table_by_reason_and_exit_1) {
-  server_.set_handler([this, calls = 0](const v1::ChatRequest&) mutable {
-    Reply reply;
-    reply.deltas = {"a"};
-    if (++calls <= 2) return reply;
-    return refusal(8, "QUEUE_FULL", "");
-  });
-  const Outcome outcome = run(
-      run_bench, {"serve", "--max-concurrency", "1", "--num-prompts", "3", "--num-warmups", "0"});
-  EXPECT_EQ(outcome.code, 1);
-  EXPECT_THAT(outcome.out, HasSubstr("  RESOURCE_EXHAUSTED QUEUE_FULL"));
-}
-
-TEST_F(BenchTest, a_workload_that_cannot_fit_the_model_is_refused_with_its_arithmetic) {
-  const Outcome outcome = run(run_bench, {"serve", "--workload", "w2", "--max-concurrency", "1"});
-  EXPECT_EQ(outcome.code, 2);
-  EXPECT_THAT(outcome.err, HasSubstr("768 tokens does not fit the model's 512"));
-}
-
-TEST_F(BenchTest, wrong_flags_exit_2_and_name_the_flag) {
-  const std::vector<std::pair<std::vector<std::string>, std::string>> cases = {
-      {{"serve"}, "--num-prompts"},
-      {{"serve", "--max-concurrency", "-1"}, "--max-concurrency"},
-      {{"serve", "--request-rate", "0"}, "--request-rate"},
-      {{"serve", "--request-rate", "1", "--burstiness", "0"}, "--burstiness"},
-      {{"serve", "--max-concurrency", "1", "--cancel-rate", "2"}, "--cancel-rate"},
-      {{"serve", "--max-concurrency", "1", "--goodput", "fast:1"}, "--goodput"},
-      {{"serve", "--max-concurrency", "1", "--metric-percentiles", "101"}, "--metric-percentiles"},
-      {{"serve", "--max-concurrency", "1", "--percentile-metrics", "x"}, "--percentile-metrics"},
-      {{"serve", "--max-concurrency", "1", "--dataset-name", "custom_image"}, "--dataset-path"},
-      {{"serve", "--max-concurrency", "1", "--image-width", "20000"}, "--image-width"},
-      {{"latency"}, "serve"},
-  };
-  for (const auto& [arguments, flag] : cases) {
-    const Outcome outcome = run(run_bench, arguments);
-    EXPECT_EQ(outcome.code, 2) << flag;
-    EXPECT_THAT(outcome.err, HasSubstr(flag));
-  }
-}
-
-TEST_F(BenchTest, a_server_that_is_not_there_exits_by_its_code) {
-  server_.stop();
-  EXPECT_EQ(run(run_bench, {"serve", "--max-concurrency", "1"}).code, 78);
 }
 
 }  // namespace

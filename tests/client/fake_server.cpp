@@ -162,7 +162,7 @@ std::string last_question(const v1::ChatRequest& request) {
   return text;
 }
 
-FakeServer::FakeServer() : state_(std::make_unique<State>()) {
+FakeServer::FakeServer(int max_streams) : state_(std::make_unique<State>()) {
   set_handler([](const v1::ChatRequest& request) {
     Reply reply;
     reply.deltas = {"You ", "asked: ", last_question(request)};
@@ -173,6 +173,7 @@ FakeServer::FakeServer() : state_(std::make_unique<State>()) {
   grpc::EnableDefaultHealthCheckService(true);
   grpc::ServerBuilder builder;
   builder.SetMaxReceiveMessageSize(-1);
+  if (max_streams > 0) builder.AddChannelArgument(GRPC_ARG_MAX_CONCURRENT_STREAMS, max_streams);
   builder.AddListeningPort("127.0.0.1:0", grpc::InsecureServerCredentials(), &state_->port);
   builder.RegisterService(state_.get());
   state_->server = builder.BuildAndStart();

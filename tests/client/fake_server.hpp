@@ -33,7 +33,8 @@ class FakeServer {
  public:
   using Handler = std::function<Reply(const v1::ChatRequest&)>;
 
-  FakeServer();
+  // `max_streams`: calls of one connection at the same time; 0: any number.
+  explicit FakeServer(int max_streams = 0);
   ~FakeServer();
 
   // Until told otherwise the answer is "You asked: " and the last question, a word at a time.

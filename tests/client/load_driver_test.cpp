@@ -12,6 +12,9 @@
 namespace cogserve::client {
 namespace {
 
+// Of one connection, as cogserve's own default.
+constexpr int kMaxStreams = 32;
+
 // Lets the test wait until the server has been asked so often.
 class CallCounter {
  public:
@@ -33,19 +36,13 @@ class CallCounter {
 
 class LoadDriverTest : public ::testing::Test {
  protected:
-  LoadDriverTest() {
-    for (int i = 0; i < 2; ++i) {
-      clients_.push_back(*Client::connect({.target = server_.target(), .retries = 0}));
-    }
-  }
-
   Workload workload(const SessionShape& shape) {
     return Workload({.mix = {{shape, 1.0}}, .picture = {.width = 8, .height = 8}});
   }
 
   LoadRun run(const SessionShape& shape, const LoadOptions& options) {
     Workload load = workload(shape);
-    return LoadDriver(&clients_, &load, options, nullptr).run();
+    return LoadDriver(&pool_, &load, options, nullptr).run();
   }
 
   // Streams three pieces and then hangs.
@@ -60,8 +57,8 @@ class LoadDriverTest : public ::testing::Test {
   }
 
   CallCounter calls_;
-  FakeServer server_;
-  std::vector<Client> clients_;
+  FakeServer server_{kMaxStreams};
+  ConnectionPool pool_{*Client::connect({.target = server_.target(), .retries = 0})};
 };
 
 constexpr SessionShape kText{.input_tokens = 3, .output_tokens = 4};
@@ -84,13 +81,41 @@ TEST_F(LoadDriverTest, closed_loop_completes_every_request_within_its_concurrenc
 TEST_F(LoadDriverTest, open_loop_does_not_wait_for_answers) {
   let_the_server_hang();
   Workload load = workload(kText);
-  LoadDriver driver(&clients_, &load, {.sessions = 20}, nullptr);
+  LoadDriver driver(&pool_, &load, {.sessions = 20}, nullptr);
   LoadRun result;
   std::thread thread([&] { result = driver.run(); });
   calls_.wait_for(20);  // all under way although none has ended
   driver.stop();
   thread.join();
   EXPECT_EQ(result.records.size(), 20U);
+}
+
+TEST_F(LoadDriverTest, open_loop_goes_beyond_the_servers_limit_of_streams_on_one_connection) {
+  constexpr int kCalls = 10 * kMaxStreams;
+  let_the_server_hang();
+  Workload load = workload(kText);
+  LoadDriver driver(&pool_, &load, {.sessions = kCalls}, nullptr);
+  LoadRun result;
+  std::thread thread([&] { result = driver.run(); });
+  calls_.wait_for(kCalls);  // none waits inside the client
+  driver.stop();
+  thread.join();
+  EXPECT_EQ(result.connections, 20U);
+}
+
+TEST_F(LoadDriverTest, open_loop_says_how_late_each_request_was_sent) {
+  const SessionShape picture{.image = true, .input_tokens = 2, .output_tokens = 4};
+  const LoadRun result = run(picture, {.sessions = 3});
+  ASSERT_EQ(result.records.size(), 3U);
+  for (const Record& record : result.records) {
+    ASSERT_TRUE(record.send_delay_ms.has_value());
+    EXPECT_NEAR(*record.send_delay_ms, record.sent_s * 1000, 1e-3);  // all were due at the start
+  }
+}
+
+TEST_F(LoadDriverTest, closed_loop_has_no_time_when_a_request_is_due) {
+  const LoadRun result = run(kText, {.sessions = 3, .max_concurrency = 1});
+  for (const Record& record : result.records) EXPECT_FALSE(record.send_delay_ms.has_value());
 }
 
 TEST_F(LoadDriverTest, turns_of_a_session_carry_the_conversation) {
@@ -120,7 +145,7 @@ TEST_F(LoadDriverTest, failures_are_counted_by_code_and_reason) {
 TEST_F(LoadDriverTest, a_server_that_dies_fails_requests_and_not_the_driver) {
   let_the_server_hang();
   Workload load = workload(kText);
-  LoadDriver driver(&clients_, &load, {.sessions = 12, .max_concurrency = 4}, nullptr);
+  LoadDriver driver(&pool_, &load, {.sessions = 12, .max_concurrency = 4}, nullptr);
   LoadRun result;
   std::thread thread([&] { result = driver.run(); });
   calls_.wait_for(4);
@@ -140,13 +165,15 @@ TEST_F(LoadDriverTest, cancelled_requests_are_cancelled_half_way_and_are_no_fail
 TEST_F(LoadDriverTest, stop_ends_a_run_that_would_never_end) {
   let_the_server_hang();
   Workload load = workload(kText);
-  LoadDriver driver(&clients_, &load, {.max_concurrency = 3}, nullptr);
+  LoadDriver driver(&pool_, &load, {.max_concurrency = 3}, nullptr);
   LoadRun result;
   std::thread thread([&] { result = driver.run(); });
   calls_.wait_for(3);
   driver.stop();
   thread.join();
-  EXPECT_EQ(figures(result.records, result.duration_s, {}, {}).cancelled, 3);
+  const Figures counted = figures(result.records, result.duration_s, {}, {});
+  EXPECT_EQ(counted.interrupted, 3);
+  EXPECT_EQ(counted.cancelled, 0);
 }
 
 TEST_F(LoadDriverTest, nothing_starts_after_the_duration) {
@@ -158,7 +185,7 @@ TEST_F(LoadDriverTest, nothing_starts_after_the_duration) {
 
 TEST_F(LoadDriverTest, a_session_that_cannot_be_made_ends_the_run_with_its_error) {
   Workload load({.mix = {{kText, 1.0}}, .custom = {{"what?", "/no/such/picture.jpg"}}});
-  LoadDriver driver(&clients_, &load, {.sessions = 3, .max_concurrency = 1}, nullptr);
+  LoadDriver driver(&pool_, &load, {.sessions = 3, .max_concurrency = 1}, nullptr);
   const LoadRun result = driver.run();
   ASSERT_TRUE(result.error.has_value());
   EXPECT_EQ(result.error->reason, "FILE_READ");
@@ -167,12 +194,32 @@ TEST_F(LoadDriverTest, a_session_that_cannot_be_made_ends_the_run_with_its_error
 TEST_F(LoadDriverTest, progress_ends_with_everything_done) {
   Workload load = workload(kText);
   LoadProgress last;
-  LoadDriver driver(&clients_, &load, {.sessions = 5, .max_concurrency = 1},
+  LoadDriver driver(&pool_, &load, {.sessions = 5, .max_concurrency = 1},
                     [&](const LoadProgress& progress) { last = progress; });
   EXPECT_EQ(*driver.prepare(100), 5U);
   driver.run();
   EXPECT_EQ(last.done, 5U);
   EXPECT_EQ(last.in_flight, 0U);
+}
+
+TEST(ConnectionPoolTest, opens_a_connection_when_all_are_full_and_fills_the_emptiest) {
+  ConnectionPool pool(*Client::connect({}));
+  std::vector<Client*> taken;
+  for (int i = 0; i < 2 * ConnectionPool::kCallsEach; ++i) taken.push_back(&pool.take());
+  EXPECT_EQ(pool.size(), 2U);
+  pool.give_back(*taken.front());
+  EXPECT_EQ(&pool.take(), taken.front());
+  EXPECT_EQ(pool.size(), 2U);
+  pool.take();
+  EXPECT_EQ(pool.size(), 3U);
+}
+
+TEST(ConnectionPoolTest, a_fixed_number_is_spread_over_and_kept) {
+  ConnectionPool pool(*Client::connect({}), 2);
+  EXPECT_EQ(pool.size(), 2U);
+  EXPECT_NE(&pool.take(), &pool.take());
+  for (int i = 0; i < 4 * ConnectionPool::kCallsEach; ++i) pool.take();
+  EXPECT_EQ(pool.size(), 2U);
 }
 
 }  // namespace

@@ -9,8 +9,10 @@ COGSERVE_TEST_IMAGE, a picture to ask about.
 import asyncio
 import concurrent.futures
 import os
+import pickle
 import threading
 import unittest
+import unittest.mock
 
 import grpc
 from google.protobuf.any_pb2 import Any
@@ -153,6 +155,12 @@ class FakeServer:
             )
 
 
+async def until_reading():
+    """A task made just now runs, and then the one in which the client reads."""
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+
+
 class ClientTest(unittest.TestCase):
     def setUp(self):
         self.server = FakeServer()
@@ -191,9 +199,11 @@ class ClientTest(unittest.TestCase):
         self.assertTrue(sent.HasField("logprobs"))
         self.assertEqual(sent.request_id, "mine")
 
-    def test_a_misspelt_option_is_a_type_error(self):
+    def test_mistakes_in_a_request_never_reach_the_server(self):
         with self.assertRaisesRegex(TypeError, "max_token'"):
             self.client.ask(None, "?", max_token=5)
+        with self.assertRaisesRegex(TypeError, r"pass \['END'\]"):
+            self.client.ask(None, "?", stop="END")
         with self.assertRaisesRegex(ValueError, "template"):
             self.client.ask(None, "?", template="haiku")
         with self.assertRaisesRegex(ValueError, "role"):
@@ -231,6 +241,15 @@ class ClientTest(unittest.TestCase):
         self.assertEqual(error.retry_after, 1.5)
         self.assertEqual(error.metadata, {"got": "3"})
         self.assertEqual(str(error), "PARAM_RANGE sampling.top_p: refused")
+
+    def test_errors_can_be_pickled(self):
+        error = CogserveError(
+            grpc.StatusCode.RESOURCE_EXHAUSTED, "full", "QUEUE_FULL", "messages", 1.5,
+            {"limit": "8"}, "mine",
+        )  # fmt: skip
+        copied = pickle.loads(pickle.dumps(error))
+        self.assertEqual(str(copied), str(error))
+        self.assertEqual(vars(copied), vars(error))
 
     def test_refusals_that_may_pass_are_tried_again(self):
         self.server.refusals = [
@@ -275,6 +294,28 @@ class ClientTest(unittest.TestCase):
                 client.ask(None, "?")
         self.assertEqual(caught.exception.code, grpc.StatusCode.UNAVAILABLE)
 
+    def test_authorities_without_tls_are_refused(self):
+        for client in (Client, AsyncClient):
+            with self.assertRaisesRegex(ValueError, "tls=True"):
+                client(self.server.target, ca_certificates=b"-----BEGIN CERTIFICATE-----")
+
+    def test_the_environments_http_proxy_is_not_asked(self):
+        nobody = {"grpc_proxy": "http://127.0.0.1:1", "no_grpc_proxy": "", "no_proxy": ""}
+        with unittest.mock.patch.dict(os.environ, nobody):
+            with Client(self.server.target, retries=0) as client:
+                self.assertEqual(client.ask(None, "straight").text, "straight")
+
+    def test_all_servers_behind_a_name_are_asked_in_turn(self):
+        other = FakeServer()
+        with Client(f"ipv4:{self.server.target},{other.target}") as client:
+            for _ in range(1000):  # until both connections are there
+                client.ask(None, "?")
+                if self.server.requests and other.requests:
+                    break
+        other.stop()
+        self.assertTrue(self.server.requests)
+        self.assertTrue(other.requests)
+
     def test_get_model_and_health(self):
         model = self.client.get_model()
         self.assertEqual((model.name, model.default_template), ("demo", "vqa"))
@@ -304,6 +345,54 @@ class ClientTest(unittest.TestCase):
                     await client.ask(None, "?")
 
         asyncio.run(talk())
+
+    def test_asyncio_cancel_ends_the_answer_and_not_the_task(self):
+        async def talk():
+            async with AsyncClient(self.server.target) as client:
+                stream = await client.stream_chat([Message.user("one two")])
+                self.assertEqual((await stream.__anext__()).text, "one")
+                stream.cancel()
+                for _ in range(2):
+                    with self.assertRaises(CogserveError) as caught:
+                        await stream.__anext__()
+                    self.assertEqual(caught.exception.code, grpc.StatusCode.CANCELLED)
+                return "went on"
+
+        self.server.hang_after = 1
+        self.assertEqual(asyncio.run(talk()), "went on")
+
+    def test_asyncio_cancel_reaches_a_read_under_way_and_the_server(self):
+        async def talk():
+            async with AsyncClient(self.server.target) as client:
+                stream = await client.stream_chat([Message.user("one two")])
+                reading = asyncio.create_task(stream.answer())
+                await until_reading()
+                stream.cancel()
+                with self.assertRaises(CogserveError) as caught:
+                    await reading
+                self.assertEqual(caught.exception.code, grpc.StatusCode.CANCELLED)
+
+        self.server.hang_after = 1
+        asyncio.run(talk())
+        self.assertTrue(self.server.ended.wait(30))
+
+    def test_asyncio_a_cancelled_task_ends_as_one_even_after_cancel(self):
+        async def talk(cancel_stream):
+            async with AsyncClient(self.server.target) as client:
+                stream = await client.stream_chat([Message.user("one two")])
+                reading = asyncio.create_task(stream.answer())
+                await until_reading()
+                if cancel_stream:
+                    stream.cancel()
+                reading.cancel()
+                with self.assertRaises(asyncio.CancelledError):
+                    await reading
+
+        self.server.hang_after = 1
+        for cancel_stream in (False, True):
+            self.server.ended.clear()
+            asyncio.run(talk(cancel_stream))
+            self.assertTrue(self.server.ended.wait(30))
 
 
 @unittest.skipUnless(

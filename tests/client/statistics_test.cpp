@@ -78,6 +78,24 @@ TEST(Statistics, throughput_counts_completed_requests_only) {
   EXPECT_DOUBLE_EQ(result.metrics.at("ttft").median, 15);
 }
 
+TEST(Statistics, interrupted_requests_are_neither_completed_nor_cancelled) {
+  Record record = completed(10, 50, 5);
+  record.outcome = Record::Outcome::kInterrupted;
+  const Figures result = figures({record}, 10, {}, {});
+  EXPECT_EQ(result.interrupted, 1);
+  EXPECT_EQ(result.completed + result.cancelled + result.failed, 0);
+  EXPECT_EQ(result.total_output_tokens, 0);
+}
+
+TEST(Statistics, the_longest_send_delay_is_that_of_all_requests) {
+  Record late = failed("UNAVAILABLE");
+  late.send_delay_ms = 7;
+  Record punctual = completed(10, 100, 20);
+  punctual.send_delay_ms = 0.5;
+  EXPECT_EQ(figures({punctual, late}, 1, {}, {}).max_send_delay_ms, 7);
+  EXPECT_FALSE(figures({completed(10, 100, 20)}, 1, {}, {}).max_send_delay_ms.has_value());
+}
+
 TEST(Statistics, vision_times_and_images_are_those_of_requests_with_a_picture) {
   Record with_picture = completed(10, 100, 20);
   with_picture.image_tokens = 38;

@@ -175,6 +175,16 @@ TEST(Workload, w5_mixes_half_w1_three_tenths_w2_two_tenths_w3) {
   EXPECT_NEAR(static_cast<double>(shared.size()), 13, 1);
 }
 
+TEST(Workload, w5_draws_a_shared_picture_once) {
+  Workload w5 = workload("w5");
+  std::set<std::shared_ptr<const std::string>> shared;
+  for (uint64_t i = 0; i < 160; ++i) {  // 32 questions at two tenths
+    const auto session = w5.session(i);
+    if (session->image != nullptr && session->output_tokens == 64) shared.insert(session->image);
+  }
+  EXPECT_EQ(shared.size(), 1U);
+}
+
 TEST(Workload, a_session_depends_on_seed_and_number_alone) {
   Workload one = workload("w5");
   Workload other = workload("w5");

@@ -87,6 +87,7 @@ TestServer::TestServer(TestServerOptions options) {
 
 std::shared_ptr<grpc::Channel> TestServer::connect(bool small_window) const {
   grpc::ChannelArguments arguments;
+  arguments.SetInt(GRPC_ARG_ENABLE_HTTP_PROXY, 0);
   arguments.SetInt(GRPC_ARG_USE_LOCAL_SUBCHANNEL_POOL, 1);
   if (small_window) arguments.SetInt(GRPC_ARG_HTTP2_BDP_PROBE, 0);  // 64 KiB, and it stays so
   return grpc::CreateCustomChannel("127.0.0.1:" + std::to_string(server_->port()),

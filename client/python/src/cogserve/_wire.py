@@ -26,6 +26,9 @@ CHANNEL_OPTIONS = (
     ("grpc.max_receive_message_length", -1),
     ("grpc.max_send_message_length", -1),
     ("grpc.enable_retries", 0),
+    ("grpc.enable_http_proxy", 0),
+    # Where a name stands for several servers, calls go to all of them in turn.
+    ("grpc.lb_policy_name", "round_robin"),
 )
 CHAT = "/cogserve.v1.CogServe/Chat"
 STREAM_CHAT = "/cogserve.v1.CogServe/StreamChat"
@@ -41,6 +44,17 @@ _SAMPLING = {field.name for field in pb.Sampling.DESCRIPTOR.fields}
 _STOPPING = {field.name for field in pb.Stopping.DESCRIPTOR.fields}
 
 
+def channel_credentials(
+    tls: bool, ca_certificates: Optional[bytes]
+) -> Optional[grpc.ChannelCredentials]:
+    """None for a connection that is not encrypted."""
+    if tls:
+        return grpc.ssl_channel_credentials(ca_certificates)
+    if ca_certificates is not None:
+        raise ValueError("ca_certificates are for tls=True; without it nothing is encrypted")
+    return None
+
+
 def make_request(messages: Iterable[Message], options: Options) -> pb.ChatRequest:
     known = Options.__annotations__
     values: dict[str, Any] = dict(options)
@@ -50,6 +64,9 @@ def make_request(messages: Iterable[Message], options: Options) -> pb.ChatReques
     template = values.pop("template", None)
     if template is not None and template not in _TEMPLATES:
         raise ValueError(f"template must be one of {', '.join(_TEMPLATES)}, got {template!r}")
+    stop = values.get("stop")
+    if isinstance(stop, (str, bytes)):  # a sequence too, of its characters
+        raise TypeError(f"stop is a list of texts: pass [{stop!r}], not {stop!r}")
     sampling = {name: values.pop(name) for name in list(values) if name in _SAMPLING}
     stopping = {name: values.pop(name) for name in list(values) if name in _STOPPING}
     return pb.ChatRequest(

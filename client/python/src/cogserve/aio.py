@@ -21,7 +21,7 @@ from google.protobuf.wrappers_pb2 import Int32Value, StringValue
 
 from cogserve import _wire
 from cogserve._wire import pb
-from cogserve.errors import retry_delay, to_error
+from cogserve.errors import CogserveError, retry_delay, to_error
 from cogserve.types import Answer, Delta, ImageLike, Message, ModelInfo, Options
 
 if TYPE_CHECKING:
@@ -58,15 +58,25 @@ class AsyncAnswerStream(AsyncIterator[Delta]):
         return self._answer
 
     def cancel(self) -> None:
-        """Stops the answer; the server frees its place."""
+        """Stops the answer; the server frees its place. Reading on raises CogserveError."""
         self._call.cancel()
 
     async def _receive(self) -> Any:
         if self._first is not None:
             response, self._first = self._first, None
             return response
+        # After cancel() grpc.aio ends the read with CancelledError, as if the caller's own task were
+        # to end. In a task of its own the two can be told apart.
+        reading = asyncio.ensure_future(self._call.read())
         try:
-            return await self._call.read()
+            await asyncio.wait({reading})
+        except asyncio.CancelledError:
+            reading.cancel()
+            raise
+        if reading.cancelled():
+            raise CogserveError(grpc.StatusCode.CANCELLED, "the answer was stopped")
+        try:
+            return reading.result()
         except grpc.RpcError as failure:
             raise to_error(failure) from None
 
@@ -83,11 +93,11 @@ class AsyncClient:
         deadline: Optional[float] = None,
         retries: int = 3,
     ) -> None:
-        if tls:
-            credentials = grpc.ssl_channel_credentials(ca_certificates)
-            self._channel = grpc.aio.secure_channel(target, credentials, _wire.CHANNEL_OPTIONS)
-        else:
+        credentials = _wire.channel_credentials(tls, ca_certificates)
+        if credentials is None:
             self._channel = grpc.aio.insecure_channel(target, _wire.CHANNEL_OPTIONS)
+        else:
+            self._channel = grpc.aio.secure_channel(target, credentials, _wire.CHANNEL_OPTIONS)
         self._deadline = deadline
         self._retries = retries
         self._chat = self._channel.unary_unary(

@@ -48,7 +48,7 @@ class AnswerStream(Iterator[Delta]):
         return self._answer
 
     def cancel(self) -> None:
-        """Stops the answer; the server frees its place."""
+        """Stops the answer; the server frees its place. Reading on raises CogserveError."""
         self._call.cancel()
 
     def __enter__(self) -> AnswerStream:
@@ -68,10 +68,10 @@ class AnswerStream(Iterator[Delta]):
 
 
 class Client:
-    """A connection to a cogserve server; usable from any thread.
+    """A connection to a cogserve server, or to all behind one name; usable from any thread.
 
     target: host:port, dns:///name:port or unix:/path.
-    tls: encrypt; `ca_certificates` are PEM bytes, the system's where None.
+    tls: encrypt; `ca_certificates` are PEM bytes, the system's where None, and for TLS alone.
     deadline: seconds for one call with all its tries; None: no limit.
     retries: further tries after a refusal that may pass, never once an answer has begun.
 
@@ -87,11 +87,11 @@ class Client:
         deadline: Optional[float] = None,
         retries: int = 3,
     ) -> None:
-        if tls:
-            credentials = grpc.ssl_channel_credentials(ca_certificates)
-            self._channel = grpc.secure_channel(target, credentials, _wire.CHANNEL_OPTIONS)
-        else:
+        credentials = _wire.channel_credentials(tls, ca_certificates)
+        if credentials is None:
             self._channel = grpc.insecure_channel(target, _wire.CHANNEL_OPTIONS)
+        else:
+            self._channel = grpc.secure_channel(target, credentials, _wire.CHANNEL_OPTIONS)
         self._deadline = deadline
         self._retries = retries
         self._chat = self._channel.unary_unary(

@@ -40,6 +40,18 @@ class CogserveError(Exception):
         self.metadata = metadata or {}
         self.request_id = request_id
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        # For pickle and copy: Exception's own would give __init__ the printed line alone.
+        return type(self), (
+            self.code,
+            self.message,
+            self.reason,
+            self.field,
+            self.retry_after,
+            self.metadata,
+            self.request_id,
+        )
+
 
 def to_error(failure: grpc.RpcError) -> CogserveError:
     """From what grpcio raises, with the google.rpc details read."""
