@@ -118,7 +118,7 @@ struct EngineConfig {
   size_t max_queue_bytes = size_t{512} << 20;
   std::chrono::milliseconds max_queue_time{30000};
   int outbox_tokens = 256;                            // undelivered tokens before a request pauses
-  std::chrono::milliseconds slow_reader_time{10000};  // paused this long: ended
+  std::chrono::milliseconds slow_reader_time{10000};  // paused so long: ended
 };
 
 // Reads and checks `config.json` in `model_dir`; the message names the key and what was got. The

@@ -5,6 +5,7 @@
 
 #include "engine/backend/backend.hpp"
 #include "engine/backend/device_traits.hpp"
+#include "engine/base/check.hpp"
 #include "engine/base/error.hpp"
 #include "engine/engine_loop.hpp"
 #include "engine/memory_plan.hpp"
@@ -81,20 +82,37 @@ SchedulerConfig make_scheduler_config(const EngineConfig& config, const ModelCon
           .eos_ids = model.eos_ids};
 }
 
-}  // namespace
-
-absl::StatusOr<std::unique_ptr<Engine>> Engine::create(const EngineConfig& config,
-                                                       const Progress& progress,
-                                                       FaultLog fault_log) {
-  auto backend = make_backend(config.device, config.threads);
-  if (!backend.ok()) return backend.status();
-  return start_engine(config, *std::move(backend), progress, std::move(fault_log));
+// See EngineInfo.
+std::vector<int> decode_batches(const Backend& backend, int max_num_seqs) {
+  std::vector<int> sizes;
+  if (!backend.works_ahead()) return sizes;
+  for (int rows = 1; rows <= max_num_seqs; ++rows) {
+    const int size = std::min(backend.padded_rows(rows), max_num_seqs);
+    if (sizes.empty() || sizes.back() != size) sizes.push_back(size);
+  }
+  return sizes;
 }
 
-absl::StatusOr<std::unique_ptr<Engine>> start_engine(const EngineConfig& config,
-                                                     std::unique_ptr<Backend> backend,
-                                                     const Engine::Progress& progress,
-                                                     Engine::FaultLog fault_log) {
+absl::StatusOr<ModelRunner> make_runner(const EngineConfig& config, const ModelConfig& model,
+                                        const MemoryPlan& plan, ModelWeights weights,
+                                        RopeDtype rope, Backend* backend) {
+  auto decoder = Decoder::create(backend, model, std::move(weights.decoder),
+                                 config.max_num_batched_tokens, config.max_num_seqs, rope);
+  if (!decoder.ok()) return decoder.status();
+  auto tower = VisionTower::create(backend, model, std::move(weights.vision));
+  if (!tower.ok()) return tower.status();
+  auto kv = KvCache::create(backend, model, plan.num_blocks, config.block_size);
+  if (!kv.ok()) return kv.status();
+  auto pictures = FeaturePool::create(backend, model, plan.picture_places());
+  if (!pictures.ok()) return pictures.status();
+  return ModelRunner(backend, model, *std::move(decoder), *std::move(tower), *std::move(kv),
+                     *std::move(pictures), config.block_size);
+}
+
+absl::StatusOr<std::unique_ptr<Engine>> load_and_start(const EngineConfig& config,
+                                                       std::unique_ptr<Backend> backend,
+                                                       const Engine::Progress& progress,
+                                                       Engine::FaultLog fault_log) {
   auto model = read_model_config(config.model_dir);
   if (!model.ok()) return model.status();
   auto generation = read_generation_config(config.model_dir);
@@ -110,7 +128,8 @@ absl::StatusOr<std::unique_ptr<Engine>> start_engine(const EngineConfig& config,
       plan_memory(*model, config, *sizes, *traits, memory_budget(config, *traits, *backend));
   if (!plan.ok()) return plan.status();
   if (auto status = check_plan(*plan); !status.ok()) return status;
-  const SchedulerConfig limits = make_scheduler_config(config, *model, *plan);
+  const auto weight_bytes = static_cast<size_t>(sizes->decoder + sizes->vision);
+  if (auto status = backend->reserve_weights(weight_bytes); !status.ok()) return status;
 
   auto weights = load_weights(backend.get(), *model, source->get(), progress,
                               {.formats = config.formats, .threads = config.threads});
@@ -121,16 +140,9 @@ absl::StatusOr<std::unique_ptr<Engine>> start_engine(const EngineConfig& config,
 
   const DType dtype = weights->decoder.embedding.tensor.dtype;
   const RopeDtype rope = resolve_rope_dtype(config.rope_dtype, dtype);
-  auto decoder = Decoder::create(backend.get(), *model, std::move(weights->decoder),
-                                 config.max_num_batched_tokens, config.max_num_seqs, rope);
-  if (!decoder.ok()) return decoder.status();
-  auto tower = VisionTower::create(backend.get(), *model, std::move(weights->vision));
-  if (!tower.ok()) return tower.status();
-  auto kv = KvCache::create(backend.get(), *model, plan->num_blocks, config.block_size);
-  if (!kv.ok()) return kv.status();
-  auto pictures = FeaturePool::create(backend.get(), *model, plan->picture_places());
-  if (!pictures.ok()) return pictures.status();
-
+  auto runner = make_runner(config, *model, *plan, *std::move(weights), rope, backend.get());
+  if (!runner.ok()) return runner.status();
+  const SchedulerConfig limits = make_scheduler_config(config, *model, *plan);
   EngineInfo info{.model = *model,
                   .generation = *generation,
                   .device = backend->description(),
@@ -140,13 +152,33 @@ absl::StatusOr<std::unique_ptr<Engine>> start_engine(const EngineConfig& config,
                   .max_model_len = limits.max_model_len,
                   .block_size = config.block_size,
                   .num_blocks = plan->num_blocks,
-                  .weight_bytes = static_cast<size_t>(plan->decoder_weights + plan->vision_weights),
-                  .kv_bytes = static_cast<size_t>(plan->kv_cache)};
+                  .weight_bytes = weight_bytes,
+                  .kv_bytes = static_cast<size_t>(plan->kv_cache),
+                  .decode_batches = decode_batches(*backend, config.max_num_seqs)};
   if (fault_log) backend->set_notice_log(fault_log);
-  ModelRunner runner(backend.get(), *model, *std::move(decoder), *std::move(tower), *std::move(kv),
-                     *std::move(pictures), config.block_size);
   return std::make_unique<EngineLoop>(std::move(info), config, limits, std::move(backend),
-                                      std::move(runner), std::move(fault_log));
+                                      *std::move(runner), std::move(fault_log));
+}
+
+}  // namespace
+
+absl::StatusOr<std::unique_ptr<Engine>> Engine::create(const EngineConfig& config,
+                                                       const Progress& progress,
+                                                       FaultLog fault_log) {
+  auto backend = make_backend(config.device, config.threads);
+  if (!backend.ok()) return backend.status();
+  return start_engine(config, *std::move(backend), progress, std::move(fault_log));
+}
+
+absl::StatusOr<std::unique_ptr<Engine>> start_engine(const EngineConfig& config,
+                                                     std::unique_ptr<Backend> backend,
+                                                     const Engine::Progress& progress,
+                                                     Engine::FaultLog fault_log) {
+  try {
+    return load_and_start(config, std::move(backend), progress, std::move(fault_log));
+  } catch (const DeviceFault& fault) {
+    return make_error(absl::StatusCode::kFailedPrecondition, "DEVICE", "device", fault.what());
+  }
 }
 
 }  // namespace cogserve

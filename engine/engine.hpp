@@ -9,6 +9,7 @@
 #include <memory>
 #include <string>
 #include <string_view>
+#include <vector>
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
@@ -31,6 +32,9 @@ struct EngineInfo {
   int num_blocks = 0;
   size_t weight_bytes = 0;
   size_t kv_bytes = 0;
+  // Numbers of sequences whose first steps together cost more than later ones, ascending: a device
+  // that works ahead chooses and records what it does for each.
+  std::vector<int> decode_batches = {};
 
   int64_t kv_tokens() const { return int64_t{num_blocks} * block_size; }
 };
@@ -54,7 +58,7 @@ class Engine {
   using FaultLog = std::function<void(std::string_view what)>;
 
   // Loads the model and starts the engine thread. Blocks; a failure names file, tensor, expected
-  // and actual.
+  // and actual. FAILED_PRECONDITION / DEVICE if the device fails meanwhile.
   static absl::StatusOr<std::unique_ptr<Engine>> create(const EngineConfig& config,
                                                         const Progress& progress,
                                                         FaultLog fault_log = nullptr);

@@ -103,12 +103,20 @@ absl::Status EngineLoop::enqueue(std::unique_ptr<Sequence> sequence) {
   if (stopping_) return stopped_error(absl::StatusCode::kUnavailable);
   if (!healthy_) return failed_error();
   // The scheduler bounds what waits; this bounds what it has not seen yet.
-  if (static_cast<int>(inbox_.size()) > limits_.max_queue_size) {
+  const auto full = [](const std::string& what) {
     return with_retry_delay(
-        make_error(absl::StatusCode::kResourceExhausted, "QUEUE_FULL", "",
-                   "more than " + std::to_string(limits_.max_queue_size) + " requests wait"),
+        make_error(absl::StatusCode::kResourceExhausted, "QUEUE_FULL", "", what),
         std::chrono::milliseconds(500));
+  };
+  if (static_cast<int>(inbox_.size()) > limits_.max_queue_size) {
+    return full("more than " + std::to_string(limits_.max_queue_size) + " requests wait");
   }
+  const size_t bytes = inbox_bytes_ + sequence->queue_bytes();
+  if (!inbox_.empty() && bytes > limits_.max_queue_bytes) {
+    return full("waiting requests would hold " + std::to_string(bytes) + " bytes; the limit is " +
+                std::to_string(limits_.max_queue_bytes));
+  }
+  inbox_bytes_ = bytes;
   sequence->id = next_id_++;
   inbox_.push_back(std::move(sequence));
   return absl::OkStatus();
@@ -147,6 +155,7 @@ bool EngineLoop::wait_for_work() {
     const std::lock_guard lock(mutex_);
     if (stopping_) return false;
     arrived.swap(inbox_);
+    inbox_bytes_ = 0;
   }
   for (auto& sequence : arrived) {
     const auto stream = sequence->stream;

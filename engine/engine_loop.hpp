@@ -74,6 +74,7 @@ class EngineLoop final : public Engine {
   const std::shared_ptr<Doorbell> doorbell_ = std::make_shared<Doorbell>();
   mutable std::mutex mutex_;  // guards all below but `healthy_`
   std::vector<std::unique_ptr<Sequence>> inbox_;
+  size_t inbox_bytes_ = 0;
   EngineStats stats_;
   uint64_t next_id_ = 1;
   bool stopping_ = false;

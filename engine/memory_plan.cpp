@@ -7,6 +7,7 @@
 #include "engine/base/error.hpp"
 #include "engine/model/decoder.hpp"
 #include "engine/model/open_weights.hpp"
+#include "engine/model/rope_table.hpp"
 #include "engine/model/vision_tower.hpp"
 #include "engine/model/weights.hpp"
 #include "engine/run/kv_cache.hpp"
@@ -27,15 +28,24 @@ int pictures_for(int64_t kv_tokens, const ModelConfig& model, const EngineConfig
 
 // Divides what is left between the KV cache and the features of the pictures in it.
 void share_out(int64_t left, const ModelConfig& model, const EngineConfig& config,
-               int64_t features_of_one, MemoryPlan* plan) {
+               const DeviceTraits& traits, int64_t features_of_one, MemoryPlan* plan) {
   const int64_t kv_of_one =
       plan->block_bytes * (model.vision.image_tokens() + config.block_size) / config.block_size;
   const int64_t pictures = left / (features_of_one + kv_of_one) + 1;
   plan->max_pictures = static_cast<int>(std::clamp<int64_t>(pictures, 1, config.max_num_seqs));
-  const int64_t kv = std::max<int64_t>(left - plan->picture_places() * features_of_one, 0);
-  // One block belongs to no sequence (see KvCache).
-  plan->num_blocks =
-      static_cast<int>(std::clamp<int64_t>(kv / plan->block_bytes - 1, 0, kMostBlocks));
+  const int64_t kv = left - traits.allocated(plan->picture_places() * features_of_one);
+  const int64_t blocks = KvCache::blocks_in(kv / traits.granularity * traits.granularity, model,
+                                            config.block_size, traits.kv);
+  plan->num_blocks = static_cast<int>(std::clamp<int64_t>(blocks, 0, kMostBlocks));
+}
+
+// The rows of a step and the RoPE table are two allocations.
+int64_t decoder_workspace(const ModelConfig& model, const EngineConfig& config,
+                          const DeviceTraits& traits) {
+  const auto both = static_cast<int64_t>(Decoder::workspace_bytes(
+      model, traits.activation, config.max_num_batched_tokens, config.max_num_seqs));
+  const auto table = static_cast<int64_t>(rope_table_bytes(model));
+  return traits.allocated(both - table) + traits.allocated(table);
 }
 
 }  // namespace
@@ -65,9 +75,10 @@ int64_t memory_budget(const EngineConfig& config, const DeviceTraits& traits, in
 
 int64_t memory_budget(const EngineConfig& config, const DeviceTraits& traits,
                       const Backend& backend) {
-  // What the backend has taken for itself already is part of the plan.
-  const int64_t free = backend.available_memory() + traits.own_bytes;
-  return std::min(memory_budget(config, traits, backend.total_memory()), free);
+  // What the backend has taken for itself already is part of the plan; the driver has not taken all
+  // that it will.
+  const int64_t free = backend.available_memory() + traits.own_bytes - traits.late_context_bytes;
+  return std::clamp<int64_t>(free, 0, memory_budget(config, traits, backend.total_memory()));
 }
 
 absl::StatusOr<MemoryPlan> plan_memory(const ModelConfig& model, const EngineConfig& config,
@@ -80,20 +91,19 @@ absl::StatusOr<MemoryPlan> plan_memory(const ModelConfig& model, const EngineCon
   plan.max_model_len = config.max_model_len > 0 ? config.max_model_len : model.max_positions;
   plan.block_bytes =
       static_cast<int64_t>(KvCache::block_bytes(model, config.block_size, traits.kv));
-  plan.decoder_weights = weights.decoder;
-  plan.vision_weights = weights.vision;
-  plan.decoder_workspace = static_cast<int64_t>(Decoder::workspace_bytes(
-      model, traits.activation, config.max_num_batched_tokens, config.max_num_seqs));
-  plan.vision_workspace =
-      static_cast<int64_t>(VisionTower::workspace_bytes(model, traits.activation));
-  plan.backend = traits.own_bytes + traits.own_bytes_per_token_id * model.vocab;
+  plan.decoder_weights = traits.allocated(weights.decoder);
+  plan.vision_weights = traits.allocated(weights.vision);
+  plan.decoder_workspace = decoder_workspace(model, config, traits);
+  plan.vision_workspace = traits.allocated(
+      static_cast<int64_t>(VisionTower::workspace_bytes(model, traits.activation)));
+  plan.backend = traits.own_bytes + traits.allocated(traits.own_bytes_per_token_id * model.vocab);
 
   const int64_t features_of_one =
       static_cast<int64_t>(VisionTower::features_bytes(model, traits.activation));
   const int64_t wanted = config.kv_cache_bytes > 0 ? static_cast<int64_t>(config.kv_cache_bytes)
                                                    : traits.default_kv_bytes;
   if (wanted == 0) {
-    share_out(budget - plan.total(), model, config, features_of_one, &plan);
+    share_out(budget - plan.total(), model, config, traits, features_of_one, &plan);
   } else {
     plan.num_blocks = static_cast<int>(std::min(wanted / plan.block_bytes, kMostBlocks));
     plan.max_pictures = pictures_for(plan.kv_tokens(), model, config);
@@ -104,8 +114,9 @@ absl::StatusOr<MemoryPlan> plan_memory(const ModelConfig& model, const EngineCon
                                            " bytes; at least ", kFewestBlocks, " are needed"));
     }
   }
-  plan.features = plan.picture_places() * features_of_one;
-  plan.kv_cache = (int64_t{plan.num_blocks} + 1) * plan.block_bytes;
+  plan.features = traits.allocated(plan.picture_places() * features_of_one);
+  plan.kv_cache = traits.allocated(
+      static_cast<int64_t>(KvCache::bytes(model, plan.num_blocks, config.block_size, traits.kv)));
   return plan;
 }
 

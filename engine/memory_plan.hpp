@@ -16,7 +16,7 @@
 
 namespace cogserve {
 
-// All in bytes unless it says otherwise.
+// All in bytes unless it says otherwise; what is allocated is in whole pages of the device.
 struct MemoryPlan {
   int64_t decoder_weights = 0;
   int64_t vision_weights = 0;
@@ -46,7 +46,8 @@ struct MemoryPlan {
 // What a process may plan on a device of `total` bytes: what config.gpu_memory and
 // config.gpu_memory_utilization leave of it, without what the driver takes. At least 0.
 int64_t memory_budget(const EngineConfig& config, const DeviceTraits& traits, int64_t total);
-// The same on a device that is there, and may be in use by others.
+// The same on a device that is there, and may be in use by others: no more than what is free on it,
+// without what the driver will still take.
 int64_t memory_budget(const EngineConfig& config, const DeviceTraits& traits,
                       const Backend& backend);
 

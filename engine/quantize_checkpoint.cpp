@@ -113,14 +113,16 @@ json describe_formats(const WeightFormats& formats) {
           {"lm_head", format_name(formats.head)}};
 }
 
-// The request, and the source's files with their sizes: a destination is only ever completed from
-// what it was begun with.
+// The request, and the source's files with their sizes and times of change, by which a fine-tuned
+// model differs from its base: a destination is only ever completed from what it was begun with.
 std::string marker_of(const QuantizeOptions& options) {
   json files = json::object();
   std::error_code error;
   for (const auto& entry : fs::directory_iterator(options.source, error)) {
     if (entry.path().extension() != ".safetensors") continue;
-    files[entry.path().filename().string()] = entry.file_size(error);
+    files[entry.path().filename().string()] = {
+        {"bytes", entry.file_size(error)},
+        {"changed", entry.last_write_time(error).time_since_epoch().count()}};
   }
   return json{{"quantization_config", describe_formats(options.formats)},
               {"shard_bytes", options.shard_bytes},
@@ -311,7 +313,9 @@ absl::StatusOr<json> read_dense_config(const std::string& source) {
   const absl::StatusOr<std::string> text = read_file(source, kConfig, kMaxSmallFile);
   if (!text.ok()) return text.status();
   absl::StatusOr<json> config = parse_json(*text);
-  if (!config.ok() || !config->contains("quantization_config")) return config;
+  if (!config.ok()) return config;
+  const auto quantised = config->find("quantization_config");
+  if (quantised == config->end() || quantised->is_null()) return config;
   return invalid_argument("ALREADY_QUANTIZED", "quantization_config",
                           source + ": is quantised already; give the dense checkpoint");
 }
@@ -350,6 +354,9 @@ absl::StatusOr<QuantizeReport> quantize_checkpoint(
       for (const Item* item : shard.items) advance(*item);
       continue;
     }
+    // Until all shards are there again it is no checkpoint, though an earlier run may have ended.
+    std::error_code ignored;
+    fs::remove(fs::path(options.destination) / kConfig, ignored);
     status = converter.write(shard, advance);
     if (!status.ok()) return status;
   }

@@ -32,12 +32,13 @@ struct QuantizeReport {
   int64_t bytes_before = 0;              // of all tensors
   int64_t bytes_after = 0;
   int shards = 0;
-  int shards_kept = 0;  // of an earlier run, checked against the source
+  int shards_kept = 0;  // of an earlier run, still close to the source
 };
 
-// Holds one matrix at a time. A destination that has been begun with the same source and formats
-// is completed; any other that is not empty is refused: FAILED_PRECONDITION / DESTINATION. The
-// config.json is written last, so that half a checkpoint cannot be served. Also writes the report,
+// Holds one matrix at a time. A destination that has been begun with the same formats and the same
+// source, by its files' sizes and times of change, is completed; any other that is not empty is
+// refused: FAILED_PRECONDITION / DESTINATION. The config.json is written last, and removed before a
+// file is written anew, so that half a checkpoint cannot be served. Also writes the report,
 // as quantization_report.json. `progress` gets bytes of the source. Other errors are those of
 // Checkpoint, QuantizedMatrix and OutputFile.
 absl::StatusOr<QuantizeReport> quantize_checkpoint(

@@ -34,8 +34,10 @@ absl::StatusOr<DeviceTraits> device_traits(std::string_view device) {
     return DeviceTraits{.activation = DType::kBF16,
                         .kv = DType::kBF16,
                         .context_bytes = cuda::kContextBytes,
+                        .late_context_bytes = cuda::kLateContextBytes,
                         .own_bytes = cuda::kOwnBytes,
                         .own_bytes_per_token_id = cuda::kChangedBytesPerTokenId,
+                        .granularity = cuda::kGranularity,
                         .weight_bytes = cuda::weight_bytes,
                         .vector_bytes = cuda::vector_bytes};
   }

@@ -6,8 +6,9 @@
 // Shapes are the caller's promise: a wrong one is a broken invariant, not a user's error.
 //
 // Determinism: every operation computes each output row from its own input row (and, for
-// attention, its own KV indices in ascending order) with one fixed order of reductions, so a
-// row's bits do not depend on what else is in the batch.
+// attention, its own KV indices in ascending order), and an implementation has one fixed order of
+// reductions. The CPU backend has one implementation of each, so a row's bits do not depend on what
+// else is in the batch. The CUDA backend goes by the number of rows, so there they may.
 #pragma once
 
 #include <cstddef>
@@ -108,6 +109,10 @@ class Backend {
   virtual void synchronize() = 0;
 
   // --- weights (while loading) ---------------------------------------------------------------
+  // Before loading, once: so many bytes are what the calls below will take in all, as
+  // measure_weights counts them. A backend may take them in one piece. RESOURCE_EXHAUSTED with
+  // reason MEMORY if they are not to be had.
+  virtual absl::Status reserve_weights(size_t /*bytes*/) { return absl::OkStatus(); }
   // W [out, in] -> Weight. `source` may go away afterwards.
   virtual absl::StatusOr<Weight> load_weight(const HostWeight& source) = 0;
   // Norm weights and biases, as f32 [1, n].

@@ -15,13 +15,21 @@ namespace cogserve {
 struct DeviceTraits {
   DType activation = DType::kF32;
   DType kv = DType::kF32;
-  // What the driver takes before anything is asked for, about.
+  // What the driver and its libraries take beside what is asked for, about; and how much of it only
+  // after the backend was made, for code that is loaded on first use and passes that are recorded.
   int64_t context_bytes = 0;
-  // What the backend allocates for itself when it is made, and later for each vocabulary entry.
+  int64_t late_context_bytes = 0;
+  // What the backend allocates for itself: when it is made, and for each vocabulary entry when it
+  // first samples.
   int64_t own_bytes = 0;
   int64_t own_bytes_per_token_id = 0;
-  // Bytes that load_weight takes for a matrix, and load_vector for n values. The arrays of `form`
-  // are not looked at.
+  // An allocation takes a multiple of so many bytes.
+  int64_t granularity = 1;
+  int64_t allocated(int64_t bytes) const {
+    return (bytes + granularity - 1) / granularity * granularity;
+  }
+  // Bytes that load_weight takes for a matrix, and load_vector for n values, of those that
+  // reserve_weights is given. The arrays of `form` are not looked at.
   size_t (*weight_bytes)(const HostWeight& form) = nullptr;
   size_t (*vector_bytes)(int64_t n) = nullptr;
   // Of the KV cache where nobody says; 0: all that is left.

@@ -19,7 +19,7 @@ float code_value(const HostWeight& weight, int64_t row, int64_t col, int64_t gro
   const auto pair = std::to_integer<unsigned>(weight.codes[(row * weight.in_features + col) / 2]);
   const unsigned code = col % 2 == 0 ? pair & 15u : pair >> 4;
   if (weight.format == WeightFormat::kCodebook4) return weight.codebook[code];
-  const int zero = weight.zeros == nullptr ? 8 : weight.zeros[group];
+  const int zero = weight.has_zeros ? weight.zeros[group] : 8;
   return static_cast<float>(static_cast<int>(code) - zero);
 }
 

@@ -37,7 +37,8 @@ constexpr std::string_view format_name(WeightFormat format) {
   return "?";
 }
 
-// The arrays live where the reader keeps them.
+// The arrays live where the reader keeps them; without them it is the form of a matrix that is to
+// come, from which memory is planned.
 struct HostWeight {
   WeightFormat format = WeightFormat::kDense;
   HostTensor dense;  // kDense: [out, in...], trailing dimensions are flattened; no array below
@@ -46,10 +47,12 @@ struct HostWeight {
   int64_t in_features = 0;    // even for the 4-bit formats
   int64_t group_size = 0;     // inputs that share a scale; the last group of a row may be shorter
   DType dtype = DType::kF32;  // what a dequantised element is rounded to
+  bool has_zeros = false;     // kInt4: each group has a zero of its own, else all have 8
+  DType scale_dtype = DType::kF32;   // that holds every scale: kF16 or kF32
   const std::byte* codes = nullptr;  // 4 bits: [out, in / 2], the even input in the low nibble of a
                                      // byte; kInt8: [out, in], signed
   const float* scales = nullptr;     // [out, groups()]
-  const uint8_t* zeros = nullptr;    // kInt4: [out, groups()], 0 .. 16; null means 8 everywhere
+  const uint8_t* zeros = nullptr;    // where has_zeros: [out, groups()], 0 .. 16
   std::array<float, 16> codebook = {};  // kCodebook4
 
   int64_t groups() const { return (in_features + group_size - 1) / group_size; }

@@ -193,8 +193,14 @@ absl::StatusOr<StoredTensor> Checkpoint::require_weight(const std::string& name,
       for (const StoredPart& part : (*packed)->parts()) required_.insert(part.entry.name);
       const int64_t order = places_.at((*packed)->parts().front().entry.name);
       packed_[name] = *std::move(packed);
-      return StoredTensor{name,  description.dtype,  shape,
-                          order, description.format, description.group_size};
+      return StoredTensor{.name = name,
+                          .dtype = description.dtype,
+                          .shape = shape,
+                          .order = order,
+                          .format = description.format,
+                          .group_size = description.group_size,
+                          .has_zeros = description.has_zeros,
+                          .scale_dtype = description.scale_dtype};
     }
   }
   absl::StatusOr<StoredTensor> dense = require(name, shape);

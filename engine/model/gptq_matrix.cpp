@@ -29,6 +29,9 @@ class GptqMatrix : public PackedMatrix {
   GptqMatrix(HostWeight description, const QuantizationConfig& label, std::vector<StoredPart> parts)
       : symmetric_(label.symmetric), zero_offset_(label.zero_offset) {
     description_ = std::move(description);
+    description_.has_zeros = !symmetric_;
+    const StoredType scales = parts[kScales].entry.type;
+    description_.scale_dtype = scales == StoredType::kF16 ? DType::kF16 : DType::kF32;
     layout_ = label.name + (symmetric_ ? " int4" : " int4 with zeros");
     parts_ = std::move(parts);
   }
@@ -48,6 +51,7 @@ class GptqMatrix : public PackedMatrix {
     // Zeros of 8 everywhere are none: the fastest kernels are those without.
     const bool centred = std::all_of(unpacked.zeros.begin(), unpacked.zeros.end(),
                                      [](uint8_t zero) { return zero == kMiddle; });
+    unpacked.weight.has_zeros = !centred;
     if (!centred) unpacked.weight.zeros = unpacked.zeros.data();
     return unpacked;
   }

@@ -59,6 +59,7 @@ absl::StatusOr<std::unique_ptr<PackedMatrix>> find_native_matrix(const MatrixSea
   }
   description.format = WeightFormat::kInt4;
   description.group_size = search.label.group_size;
+  description.scale_dtype = DType::kF16;
   auto codes = search.require(".weight", {StoredType::kU8}, {out, in / 2});
   if (!codes.ok()) return codes.status();
   if (in % 2 != 0) {

@@ -215,6 +215,7 @@ HostWeight weight_form(WeightFormat format, DType dtype, int64_t out_features,
   form.in_features = in_features;
   form.dtype = format == WeightFormat::kDense ? dtype : DType::kF32;
   form.group_size = format == WeightFormat::kInt4 ? kInt4GroupSize : in_features;
+  form.scale_dtype = format == WeightFormat::kInt4 ? DType::kF16 : DType::kF32;
   return form;
 }
 

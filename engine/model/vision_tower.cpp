@@ -81,7 +81,7 @@ absl::StatusOr<VisionTower> VisionTower::create(Backend* backend, const ModelCon
   tower.memory_ = std::move(*memory);
   Workspace workspace(tower.memory_.data());
   tower.activations_ = lay_out(&workspace, config, activation);
-  // `add` takes activations only, so the table is converted here and its original given back.
+  // `add` takes activations only, so the table is converted here; its original is not needed again.
   backend->copy(tower.weights_.positions.tensor, tower.activations_.positions);
   backend->synchronize();
   tower.weights_.positions = Parameter();

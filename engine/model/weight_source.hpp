@@ -24,7 +24,10 @@ struct StoredTensor {
   std::vector<int64_t> shape;
   int64_t order = 0;  // ascending in the order in which reading is cheapest
   WeightFormat format = WeightFormat::kDense;
-  int64_t group_size = 0;  // inputs that share a scale, of a quantised matrix
+  // Of a quantised matrix, as in HostWeight; it may turn out to need no zeros when it is read.
+  int64_t group_size = 0;
+  bool has_zeros = false;
+  DType scale_dtype = DType::kF32;
 };
 
 class WeightSource {

@@ -236,6 +236,8 @@ size_t slot_bytes(const DeviceTraits& traits, const Slot& slot, const StoredTens
   }
   HostWeight form = weight_form(stored.format, stored.dtype, out, elements / out);
   form.group_size = stored.group_size;
+  form.has_zeros = stored.has_zeros;
+  form.scale_dtype = stored.scale_dtype;
   return traits.weight_bytes(form);
 }
 

@@ -104,8 +104,8 @@ struct WeightBytes {
   int64_t vision = 0;
 };
 
-// What load_weights allocates on a device. Requires every tensor, reads none; the errors are those
-// of WeightSource::require_weight.
+// The most that load_weights allocates on a device. Requires every tensor, reads none; the errors
+// are those of WeightSource::require_weight.
 absl::StatusOr<WeightBytes> measure_weights(const DeviceTraits& traits, const ModelConfig& config,
                                             const WeightFormats& formats, WeightSource* source);
 

@@ -1,7 +1,9 @@
-// The memory behind the block ids: one K and one V array for each layer. Engine thread.
+// The memory behind the block ids: one K and one V array for each layer, side by side in one
+// allocation. Engine thread.
 #pragma once
 
 #include <cstddef>
+#include <cstdint>
 #include <span>
 #include <vector>
 
@@ -20,16 +22,16 @@ class KvCache {
   // Bytes of one block over all layers, K and V.
   static size_t block_bytes(const ModelConfig& model, int block_size, DType dtype);
   // Bytes of what create() allocates.
-  static size_t bytes(const ModelConfig& model, int num_blocks, int block_size, DType dtype) {
-    return block_bytes(model, block_size, dtype) * (size_t{1} + static_cast<size_t>(num_blocks));
-  }
+  static size_t bytes(const ModelConfig& model, int num_blocks, int block_size, DType dtype);
+  // The largest `num_blocks` for which that is at most `bytes`; negative if there is none.
+  static int64_t blocks_in(int64_t bytes, const ModelConfig& model, int block_size, DType dtype);
 
   std::span<const KvLayer> layers() const { return layers_; }
   // Where rows that belong to no sequence leave their keys and values.
   int32_t spare_block() const { return layers_.front().num_blocks - 1; }
 
  private:
-  std::vector<Buffer> buffers_;
+  Buffer memory_;
   std::vector<KvLayer> layers_;
 };
 

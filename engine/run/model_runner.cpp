@@ -21,33 +21,38 @@ ModelRunner::ModelRunner(Backend* backend, ModelConfig model, Decoder decoder, V
 
 void ModelRunner::start(const Plan& plan) {
   for (const VisionWork& work : plan.vision) encode(work);
-  size_t drawn_rows = 0;
+  Started started{.encodes = !plan.vision.empty()};
   if (!plan.chunks.empty()) {
     const auto features = [this](const Sequence& sequence) { return features_.find(sequence.id); };
     Batch batch = build_batch(plan.chunks, block_size_, model_.vocab, features);
-    drawn_rows = batch.logit_rows.size();
+    started.drawn_rows = batch.logit_rows.size();
     if (batch.decodes()) {
       const int rows = std::min(backend_->padded_rows(batch.rows()), decoder_.max_decode_rows());
       pad_batch(rows, kv_cache_.spare_block(), block_size_, &batch);
     }
     const Tensor logits = decoder_.forward(batch, kv_cache_.layers());
-    if (drawn_rows > 0) {
-      start_sampling(plan, logits.slice_rows(0, static_cast<int64_t>(drawn_rows)));
+    if (started.drawn_rows > 0) {
+      start_sampling(plan, logits.slice_rows(0, static_cast<int64_t>(started.drawn_rows)));
     }
   }
-  drawn_rows_.push_back(drawn_rows);
+  started_.push_back(started);
 }
 
 std::span<const SampledToken> ModelRunner::collect() {
-  check(!drawn_rows_.empty(), "a plan was started");
-  sampled_.resize(drawn_rows_.front());
-  drawn_rows_.pop_front();
-  if (!sampled_.empty()) backend_->collect(sampled_);
+  check(!started_.empty(), "a plan was started");
+  const Started started = started_.front();
+  started_.pop_front();
+  sampled_.resize(started.drawn_rows);
+  if (!sampled_.empty()) {
+    backend_->collect(sampled_);
+  } else if (started.encodes) {
+    backend_->synchronize();
+  }
   return sampled_;
 }
 
 void ModelRunner::abandon() {
-  while (!drawn_rows_.empty()) {
+  while (!started_.empty()) {
     try {
       collect();
     } catch (const std::exception&) {  // its tokens are not wanted

@@ -28,8 +28,9 @@ class ModelRunner {
   // device or an invariant fails: the plan then counts as not started.
   void start(const Plan& plan);
   // The tokens of the oldest plan that was started and not collected: one entry for each chunk that
-  // samples, in order; valid until the next call. Throws when the device fails: its tokens are
-  // lost.
+  // samples, in order; valid until the next call. Returns when the tower's layers of the plan are
+  // computed, if it has any: what they take is measured. Throws when the device fails: its tokens
+  // are lost.
   std::span<const SampledToken> collect();
   // Forgets what was started and not collected, whatever the device says.
   void abandon();
@@ -38,6 +39,12 @@ class ModelRunner {
   void forget(const Sequence& sequence);
 
  private:
+  // A plan that was started.
+  struct Started {
+    size_t drawn_rows = 0;
+    bool encodes = false;  // layers of the tower
+  };
+
   void encode(const VisionWork& work);
   void start_sampling(const Plan& plan, const Tensor& logits);
 
@@ -48,7 +55,7 @@ class ModelRunner {
   KvCache kv_cache_;
   FeaturePool features_;
   int block_size_;
-  std::deque<size_t> drawn_rows_;  // of each plan that was started
+  std::deque<Started> started_;  // and not collected
   std::vector<SampledToken> sampled_;
 };
 

@@ -34,12 +34,6 @@ bool must_wait(const Sequence& s) {
   return s.has_drawn() && (s.generated() >= s.request.max_tokens || s.stream->full(1));
 }
 
-size_t queue_bytes(const Sequence& sequence) {
-  return sequence.request.pixels.size() * sizeof(float) +
-         sequence.request.text_ids.size() * sizeof(int32_t) +
-         sequence.layout.ids.size() * (2 * sizeof(int32_t) + sizeof(uint8_t));
-}
-
 }  // namespace
 
 Scheduler::Scheduler(SchedulerConfig config)
@@ -68,10 +62,9 @@ absl::Status Scheduler::add(Owned sequence, Clock::time_point now) {
   if (const absl::Status status = check_queue(*sequence); !status.ok()) return status;
 
   newest_id_ = sequence->id;
-  sequence->ahead = queued_;
-  ++queued_;
-  queued_pictures_ += sequence->has_image();
-  queued_bytes_ += queue_bytes(*sequence);
+  Queue& queue = sequence->has_image() ? queued_pictures_ : queued_texts_;
+  sequence->ahead = queue.size++;
+  queued_bytes_ += sequence->queue_bytes();
   waiting_.push_back(std::move(sequence));
   return absl::OkStatus();
 }
@@ -83,25 +76,33 @@ absl::Status Scheduler::check_queue(const Sequence& sequence) const {
                                  "the deadline passed before the request was queued"),
                       phase_of(sequence));
   }
-  const auto refuse = [&](const char* reason, const std::string& message) {
+  const auto delay = [&](const Queue& of) { return of.wait.retry_delay(of.size, sequence.id); };
+  const auto refuse = [](const char* reason, std::chrono::milliseconds retry,
+                         const std::string& message) {
     return with_retry_delay(make_error(absl::StatusCode::kResourceExhausted, reason, "", message),
-                            wait_estimate_.retry_delay(queued_, sequence.id));
+                            retry);
   };
-  if (queued_ >= config_.max_queue_size) {
-    return refuse("QUEUE_FULL", absl::StrCat("the queue holds ", queued_,
-                                             " requests; the limit is ", config_.max_queue_size));
+  // What is full is full of both kinds.
+  const auto longer_delay = std::max(delay(queued_texts_), delay(queued_pictures_));
+  const int queued = queued_texts_.size + queued_pictures_.size;
+  if (queued >= config_.max_queue_size) {
+    return refuse("QUEUE_FULL", longer_delay,
+                  absl::StrCat("the queue holds ", queued, " requests; the limit is ",
+                               config_.max_queue_size));
   }
-  const size_t bytes = queued_bytes_ + queue_bytes(sequence);
-  if (queued_ > 0 && bytes > config_.max_queue_bytes) {
-    return refuse("QUEUE_FULL", absl::StrCat("the queue would hold ", bytes,
-                                             " bytes; the limit is ", config_.max_queue_bytes));
+  const size_t bytes = queued_bytes_ + sequence.queue_bytes();
+  if (queued > 0 && bytes > config_.max_queue_bytes) {
+    return refuse("QUEUE_FULL", longer_delay,
+                  absl::StrCat("the queue would hold ", bytes, " bytes; the limit is ",
+                               config_.max_queue_bytes));
   }
-  if (wait_estimate_.known() && wait_estimate_.expected(queued_) > deadline - now_) {
+  const Queue& queue = sequence.has_image() ? queued_pictures_ : queued_texts_;
+  if (queue.wait.known() && queue.wait.expected(queue.size) > deadline - now_) {
     return refuse(
-        "DEADLINE_UNMEETABLE",
+        "DEADLINE_UNMEETABLE", delay(queue),
         absl::StrCat("the deadline is in ",
                      std::chrono::ceil<std::chrono::milliseconds>(deadline - now_).count(),
-                     " ms and ", queued_, " requests wait before this one"));
+                     " ms and ", queue.size, " requests wait before this one"));
   }
   return absl::OkStatus();
 }
@@ -122,7 +123,30 @@ void Scheduler::end_overdue() {
 void Scheduler::watch_reader(Sequence& sequence) const {
   const bool full = !sequence.output_ids.empty() && sequence.stream->full();
   if (full && !sequence.paused) sequence.paused_since = now_;
+  if (!full && sequence.paused) sequence.paused_before += now_ - sequence.paused_since;
   sequence.paused = full;
+}
+
+// When a paused sequence is given up: after one long pause, or after as much in several if somebody
+// waits for what it holds.
+Clock::time_point Scheduler::reader_timeout(const Sequence& s) const {
+  const Clock::duration earlier = s.id == in_the_way_ ? s.paused_before : Clock::duration(0);
+  return s.paused_since + config_.slow_reader_time - earlier;
+}
+
+// Somebody cannot start for want of what `holds` says that a sequence has: of those whose readers
+// lag, the slowest is in the way.
+void Scheduler::blame_a_reader(bool (*holds)(const Sequence&)) {
+  Clock::duration longest{-1};
+  const auto look_at = [&](const Sequence& s) {
+    if (!s.paused || !holds(s)) return;
+    const Clock::duration paused = s.paused_before + (now_ - s.paused_since);
+    if (paused <= longest) return;
+    longest = paused;
+    in_the_way_ = s.id;
+  };
+  for (const Owned& sequence : running_) look_at(*sequence);
+  for (const Owned& sequence : waiting_) look_at(*sequence);
 }
 
 absl::Status Scheduler::overdue(const Sequence& s) const {
@@ -142,10 +166,10 @@ absl::Status Scheduler::overdue(const Sequence& s) const {
                                               " ms in the queue")),
                       phase_of(s));
   }
-  if (s.paused && now_ - s.paused_since >= config_.slow_reader_time) {
+  if (s.paused && now_ >= reader_timeout(s)) {
     return make_error(absl::StatusCode::kResourceExhausted, "SLOW_READER", "",
                       absl::StrCat("undelivered tokens were not read for ",
-                                   config_.slow_reader_time.count(), " ms"));
+                                   config_.slow_reader_time.count(), " ms, together"));
   }
   return absl::OkStatus();
 }
@@ -155,7 +179,7 @@ Clock::time_point Scheduler::next_timeout() const {
   const auto look_at = [&](const Sequence& s) {
     next = std::min(next, s.request.deadline);
     if (!s.started()) next = std::min(next, s.submitted + config_.max_queue_time);
-    if (s.paused) next = std::min(next, s.paused_since + config_.slow_reader_time);
+    if (s.paused) next = std::min(next, reader_timeout(s));
   };
   for (const Owned& sequence : running_) look_at(*sequence);
   if (in_tower_) look_at(*in_tower_);
@@ -169,6 +193,7 @@ Plan Scheduler::schedule(Clock::time_point now) {
   check(open_work_ == 0, "the last plan was neither committed nor failed");
   now_ = std::max(now_, now);
   end_overdue();
+  in_the_way_ = 0;
 
   Plan plan;
   int rows = config_.max_num_batched_tokens;
@@ -216,7 +241,10 @@ void Scheduler::admit(Plan& plan, int& rows) {
       continue;
     }
     if (sequence.has_drawn()) return;  // it may be about to end
-    if (!make_room(sequence)) return;
+    if (!make_room(sequence)) {
+      blame_a_reader(pinned);
+      return;
+    }
     while (waiting_[i].get() != &sequence) ++i;  // a preempted one may stand before it now
     bool last = false;                           // that one before it lets pass
     for (size_t before = 0; before < i; ++before) {
@@ -229,7 +257,11 @@ void Scheduler::admit(Plan& plan, int& rows) {
 }
 
 void Scheduler::enter_tower() {
-  if (in_tower_ || queued_pictures_ == 0 || features_held_ >= config_.max_pictures) return;
+  if (in_tower_ || queued_pictures_.size == 0) return;
+  if (features_held_ >= config_.max_pictures) {
+    blame_a_reader([](const Sequence& sequence) { return sequence.features_ready; });
+    return;
+  }
   const auto first = std::find_if(waiting_.begin(), waiting_.end(),
                                   [](const Owned& sequence) { return sequence->needs_tower(); });
   in_tower_ = std::move(*first);
@@ -362,16 +394,16 @@ void Scheduler::start_running(size_t index) {
 }
 
 void Scheduler::leave_queue(const Sequence& sequence) {
-  --queued_;
-  queued_pictures_ -= sequence.has_image();
-  queued_bytes_ -= queue_bytes(sequence);
+  --(sequence.has_image() ? queued_pictures_ : queued_texts_).size;
+  queued_bytes_ -= sequence.queue_bytes();
 }
 
 void Scheduler::start(Sequence& sequence) {
   if (sequence.started()) return;
   leave_queue(sequence);
   sequence.scheduled = now_;
-  if (sequence.ahead > 0) wait_estimate_.observe(sequence.ahead, now_ - sequence.submitted);
+  Queue& queue = sequence.has_image() ? queued_pictures_ : queued_texts_;
+  queue.wait.observe(sequence.ahead, now_ - sequence.submitted);
 }
 
 void Scheduler::finish_vision(const VisionWork& work) {

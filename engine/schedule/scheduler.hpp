@@ -51,12 +51,13 @@ class Scheduler {
   // status. Ids must ascend.
   absl::Status add(std::unique_ptr<Sequence> sequence, Clock::time_point now);
 
-  // First ends what is cancelled (CANCELLED), past its deadline, too long in the queue
-  // (DEADLINE_EXCEEDED, the latter QUEUE_TIMEOUT) or too slow a reader (RESOURCE_EXHAUSTED
-  // SLOW_READER); then plans the step. An empty plan means there is nothing that can run now, and
-  // needs no commit; of any other every piece of work is committed or failed, in one call or in
-  // parts (`split`), or it is advanced or retracted, or fail_all is called, before the next
-  // schedule().
+  // First ends what is cancelled (CANCELLED), past its deadline or too long in the queue
+  // (DEADLINE_EXCEEDED, the latter QUEUE_TIMEOUT), or has too slow a reader (RESOURCE_EXHAUSTED
+  // SLOW_READER: one long pause, or as much in all while somebody waits for a picture's place or
+  // for blocks that it holds); then plans the step. An empty plan means there is nothing that can
+  // run now, and needs no commit; of any other every piece of work is committed or failed, in one
+  // call or in parts (`split`), or it is advanced or retracted, or fail_all is called, before the
+  // next schedule().
   Plan schedule(Clock::time_point now);
 
   // `sampled` holds one entry for each chunk of the plan that samples, in order. Appends tokens,
@@ -102,6 +103,8 @@ class Scheduler {
   void end_overdue();
   absl::Status overdue(const Sequence& sequence) const;
   void watch_reader(Sequence& sequence) const;
+  Clock::time_point reader_timeout(const Sequence& sequence) const;
+  void blame_a_reader(bool (*holds)(const Sequence&));
 
   void plan_decoding(Plan& plan, int& rows);
   void plan_prefill(Plan& plan, int& rows);
@@ -131,7 +134,6 @@ class Scheduler {
 
   const SchedulerConfig config_;
   BlockManager blocks_;
-  WaitEstimate wait_estimate_;
   VisionPacer vision_pacer_;
   Clock::time_point now_ = kNever;        // never goes back, whatever the caller's clock does
   Clock::time_point committed_ = kNever;  // when the last plan was
@@ -146,15 +148,21 @@ class Scheduler {
   size_t open_work_ = 0;         // pieces that are planned, and nothing was said of them since
   size_t advanced_work_ = 0;     // pieces of the plan that was advanced
 
-  // Of `waiting_`: those that have not started.
-  int queued_ = 0;
-  int queued_pictures_ = 0;
+  // Of `waiting_`: those that have not started. Pictures wait for the tower and let texts pass, so
+  // that each kind has a pace of its own.
+  struct Queue {
+    int size = 0;
+    WaitEstimate wait = {};
+  };
+  Queue queued_texts_;
+  Queue queued_pictures_;
   size_t queued_bytes_ = 0;
 
   // Share of the running sequences' possible growth that a start leaves free, in [0, 1): grows when
   // blocks run out, fades as sequences end. Keeps preemption rare whatever max_tokens callers ask.
   double growth_reserve_ = 0;
-  int features_held_ = 0;  // sequences whose picture is in the tower or encoded
+  uint64_t in_the_way_ = 0;  // a sequence whose slow reader keeps somebody from starting, or 0
+  int features_held_ = 0;    // sequences whose picture is in the tower or encoded
   uint64_t preemptions_ = 0;
   uint64_t steps_ = 0;
 };

@@ -1,6 +1,7 @@
 // A request on its way through the engine: data only, owned by the Scheduler, engine thread.
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
 #include <memory>
 #include <vector>
@@ -41,7 +42,7 @@ struct Sequence {
   bool paused = false;               // its reader lags: not planned, first to be preempted
   int preemptions = 0;
   int overtaken = 0;  // younger sequences started while it waited for the tower
-  int ahead = 0;      // not started sequences before it when it came
+  int ahead = 0;      // not started ones of its kind, picture or text, before it when it came
 
   Clock::time_point submitted = kNever;  // stamped by Scheduler::add unless the caller did
   Clock::time_point scheduled = kNever;  // first time in a plan
@@ -49,7 +50,13 @@ struct Sequence {
   Clock::time_point first_token = kNever;
   Clock::time_point last_token = kNever;
   Clock::time_point paused_since = kNever;
+  Clock::duration paused_before{0};  // in all, without the pause that lasts
 
+  // Pixels and ids that it holds while it waits.
+  size_t queue_bytes() const {
+    return request.pixels.size() * sizeof(float) + request.text_ids.size() * sizeof(int32_t) +
+           layout.ids.size() * (2 * sizeof(int32_t) + sizeof(uint8_t));
+  }
   bool has_image() const { return layout.image_tokens > 0; }
   bool needs_tower() const { return has_image() && !features_ready; }
   bool started() const { return scheduled != kNever; }

@@ -2,16 +2,13 @@
 
 #include <algorithm>
 
-#include "engine/base/check.hpp"
-
 namespace cogserve {
 
 using std::chrono::milliseconds;
 using std::chrono::nanoseconds;
 
 void WaitEstimate::observe(int ahead, nanoseconds waited) {
-  check(ahead > 0, "only a wait behind others says what a place takes");
-  const nanoseconds place = std::max(waited, nanoseconds(0)) / ahead;
+  const nanoseconds place = std::max(waited, nanoseconds(0)) / (ahead + 1);
   per_place_ = observed_ == 0 ? place : per_place_ + (place - per_place_) / 8;
   if (!known()) ++observed_;
 }

@@ -8,12 +8,14 @@ namespace cogserve {
 
 class WaitEstimate {
  public:
-  // A request that had `ahead` (> 0) others before it started after `waited`.
+  // A request that had `ahead` others before it started after `waited`. Those that had none count
+  // too: they say when an overload is over.
   void observe(int ahead, std::chrono::nanoseconds waited);
 
   // Too few requests have waited yet for a guess that may refuse anybody.
   bool known() const { return observed_ >= 8; }
-  // For a request with `ahead` others before it.
+  // For a request with `ahead` others before it: theirs alone, so that a guess too long refuses
+  // nobody.
   std::chrono::nanoseconds expected(int ahead) const { return per_place_ * ahead; }
   // When a refused caller may try again: within 50 ms and 30 s, spread by `salt` so that callers
   // refused together do not come back together.

@@ -16,6 +16,7 @@
 #include <limits>
 #include <numeric>
 #include <random>
+#include <string>
 #include <vector>
 
 #include "engine/backend/cuda/attention_plan.hpp"
@@ -28,6 +29,7 @@
 #include "engine/backend/cuda/norms.hpp"
 #include "engine/backend/cuda/own_memory.hpp"
 #include "engine/backend/cuda/paged_attention.hpp"
+#include "engine/backend/cuda/quantized.hpp"
 #include "engine/backend/cuda/rope_kv.hpp"
 #include "engine/backend/cuda/sampling.hpp"
 #include "tests/bench/flags.hpp"
@@ -73,11 +75,13 @@ class KernelBench {
       : tries_(tries), results_(*results), matmul_(DType::kBF16) {
     pool_ = allocate_device(kPoolBytes);
     output_ = allocate_device(kOutputBytes);
+    unpacked_ = allocate_device(kUnpackedBytes);
     fill_pool();
   }
 
   void measure_limits();
   void linear();
+  void quantized();
   void attention();
   void paged_decode(int sequences);
   void paged_prefill(int64_t first, int64_t count);
@@ -137,6 +141,8 @@ class KernelBench {
   }
 
   void product(const char* name, int64_t rows, int64_t out, int64_t in, bool bias);
+  void multiply(const Tensor& x, const Tensor& w, const void* bias, const Tensor& y);
+  void quantized_product(const std::string& name, const QuantizedLayout& layout, int64_t rows);
   PagedAttention paged(int64_t rows, int64_t blocks, const std::vector<int32_t>& tables);
 
   static constexpr int kHeads = 32, kKvHeads = 8, kHeadDim = 128;
@@ -147,6 +153,7 @@ class KernelBench {
   Matmul matmul_;
   DeviceMemory pool_;
   DeviceMemory output_;
+  DeviceMemory unpacked_;
   std::vector<DeviceMemory> arrays_;
   double peak_bandwidth_ = 1;
   double peak_flops_ = 1;
@@ -172,26 +179,63 @@ void KernelBench::measure_limits() {
 }
 
 // Few rows by the backend's own kernel, more by cuBLASLt, as CudaBackend::linear has it.
+void KernelBench::multiply(const Tensor& x, const Tensor& w, const void* bias, const Tensor& y) {
+  if (x.rows <= kGemvRows) return gemv(x, w, nullptr, y, stream_.get());
+  check(matmul_.run(x, w, bias, y, stream_), "cuBLASLt has an algorithm");
+}
+
 void KernelBench::product(const char* name, int64_t rows, int64_t out, int64_t in, bool bias) {
-  constexpr int64_t kGemvRows = 8;
   const DType y_dtype = out > 100'000 ? DType::kF32 : DType::kBF16;
   const Tensor y = output(rows, out, y_dtype);
   const double bytes = 2.0 * (out * in + rows * in) + dtype_size(y_dtype) * double(rows) * out;
   const Tensor x = input(0, rows, in);
   const Tensor added = input(0, 1, out, y_dtype);
-  report(std::string(name) + "_" + std::to_string(rows), 2.0 * rows * out * in, bytes, [&](int i) {
-    const Tensor w = input(i, out, in);
-    if (rows <= kGemvRows) {
-      gemv(x, w, nullptr, y, stream_.get());
-    } else {
-      check(matmul_.run(x, w, bias ? added.data : nullptr, y, stream_),
-            "cuBLASLt has an algorithm");
+  report(std::string(name) + "_" + std::to_string(rows), 2.0 * rows * out * in, bytes,
+         [&](int i) { multiply(x, input(i, out, in), bias ? added.data : nullptr, y); });
+}
+
+// By the kernel for few rows, and by unpacking the matrix for cuBLASLt: kQuantizedRows says up to
+// which number of rows the backend takes the first way. Both are judged by the bytes of the first.
+void KernelBench::quantized_product(const std::string& name, const QuantizedLayout& layout,
+                                    int64_t rows) {
+  const Tensor x = input(0, rows, layout.in);
+  const Tensor y = output(rows, layout.out);
+  const double flop = 2.0 * rows * layout.out * layout.in;
+  const double bytes = layout.bytes() + 2.0 * rows * (layout.in + layout.out);
+  const auto matrix = [&](int i) {
+    const auto elements = static_cast<int64_t>(layout.bytes() / sizeof(BFloat16));
+    return QuantizedMatrix(layout, input(i, 1, elements).data, {});
+  };
+  const std::string suffix = "_" + std::to_string(rows);
+  report(name + suffix, flop, bytes,
+         [&](int i) { quantized_matmul(x, matrix(i), nullptr, y, stream_.get()); });
+  const int64_t room = kUnpackedBytes / sizeof(BFloat16) / layout.in / kTileOuts * kTileOuts;
+  report(name + "_unpacked" + suffix, flop, bytes, [&](int i) {
+    for (int64_t first = 0; first < layout.out; first += room) {
+      const int64_t outs = std::min(room, layout.out - first);
+      const Tensor unpacked = Tensor::matrix(unpacked_.get(), DType::kBF16, outs, layout.in);
+      dequantize(matrix(i), first, unpacked, stream_.get());
+      multiply(x, unpacked, nullptr, y.slice_cols(first, outs));
     }
   });
 }
 
+void KernelBench::quantized() {
+  const QuantizedLayout int4 = {.format = WeightFormat::kInt4,
+                                .out = 14336,
+                                .in = 4096,
+                                .group_size = 128,
+                                .half_scales = true};
+  const QuantizedLayout int8 = {
+      .format = WeightFormat::kInt8, .out = 14336, .in = 4096, .group_size = 4096};
+  for (const int64_t rows : {1, 8, 16, 32, 64}) {
+    quantized_product("int4_gate", int4, rows);
+    quantized_product("int8_gate", int8, rows);
+  }
+}
+
 void KernelBench::linear() {
-  for (const int64_t rows : {1, 8, 32, 64, 512, 2305}) {
+  for (const int64_t rows : {1, 8, 16, 32, 64, 512, 2305}) {
     product("decoder_qkv", rows, 6144, 4096, false);
     product("decoder_dense", rows, 4096, 4096, false);
     product("decoder_gate", rows, 14336, 4096, false);
@@ -396,6 +440,7 @@ int run(int argc, char** argv) {
   KernelBench bench(tries, &results);
   bench.measure_limits();
   bench.linear();
+  bench.quantized();
   bench.attention();
   bench.rows();
   bench.pictures();

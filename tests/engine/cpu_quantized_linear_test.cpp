@@ -275,7 +275,8 @@ TEST(CpuQuantizedLinearShapes, the_largest_codes_everywhere_do_not_saturate) {
       weight.group_size = 128;
       weight.codes = codes.data();
       weight.scales = scales.data();
-      weight.zeros = int4 && sign > 0 ? zeros.data() : nullptr;
+      weight.has_zeros = int4 && sign > 0;
+      weight.zeros = zeros.data();
       Matrix x(5, in);
       for (int64_t r = 0; r < 5; ++r) {
         for (int64_t k = 0; k < in; ++k) x.at(r, k) = r % 2 == 0 ? 127.0f : -127.0f;

@@ -144,6 +144,17 @@ TEST(Sampling, top_p_counts_what_top_k_left) {
   expect_distribution(histogram(kLogits, params, kDraws), only(p, {1, 3}));
 }
 
+// What top_k cuts off may be most of the whole: hundreds of small weights.
+TEST(Sampling, top_p_does_not_count_a_long_tail_that_top_k_cut_off) {
+  std::vector<float> logits(602, -5.0f);
+  logits[0] = 0.0f;
+  logits[1] = -1.0f;
+  SamplingParams params;
+  params.top_k = 2;
+  params.top_p = 0.7f;  // of the two, the first has 0.73
+  expect_distribution(histogram(logits, params, 50), only(softmax(logits, 1.0), {0}));
+}
+
 TEST(Sampling, min_p_is_relative_to_the_likeliest) {
   SamplingParams params;
   params.min_p = std::exp(-1.01f);  // tokens with logits within 1.01 of the largest

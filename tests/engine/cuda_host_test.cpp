@@ -1,15 +1,21 @@
-// The CUDA backend's arithmetic on the host: the ring of pinned memory, the plan of attention, the
-// classes of matrix products, errors.
+// The CUDA backend's arithmetic on the host: the ring of pinned memory, the memory of weights, the
+// plan of attention, the classes of matrix products, errors.
 #include <gtest/gtest.h>
 
 #include <set>
+#include <string>
+#include <vector>
 
 #include "engine/backend/cuda/attention_plan.hpp"
+#include "engine/backend/cuda/cuda_backend.hpp"
 #include "engine/backend/cuda/error.hpp"
 #include "engine/backend/cuda/matmul_key.hpp"
 #include "engine/backend/cuda/pass_graphs.hpp"
 #include "engine/backend/cuda/ring.hpp"
+#include "engine/backend/cuda/weight_memory.hpp"
 #include "engine/base/check.hpp"
+#include "engine/base/error.hpp"
+#include "tests/engine/cuda_emulator/streams.hpp"
 
 namespace cogserve::cuda {
 namespace {
@@ -47,6 +53,19 @@ TEST(Ring, takes_up_to_a_whole_segment_and_no_more) {
   EXPECT_EQ(ring.take(1).left, 0);
   EXPECT_THROW(ring.take(1025), InvariantError);
   EXPECT_THROW(Ring(1000, 2), InvariantError);
+}
+
+TEST(WeightArena, gives_out_aligned_places_until_there_is_too_little_left) {
+  WeightArena arena;
+  EXPECT_EQ(arena.take(1), nullptr);
+  std::vector<std::byte> memory(1024);
+  arena.open(Buffer(memory.data(), memory.size(), [](void*) {}));
+  EXPECT_EQ(arena.take(100), memory.data());
+  EXPECT_EQ(arena.take(769), nullptr);
+  EXPECT_EQ(arena.take(257), memory.data() + 256);
+  EXPECT_EQ(arena.take(256), memory.data() + 768);
+  EXPECT_EQ(arena.take(1), nullptr);
+  EXPECT_THROW(arena.open(Buffer(memory.data(), memory.size(), [](void*) {})), InvariantError);
 }
 
 TEST(AttentionPlan, single_rows_are_split_by_keys_and_longer_runs_tiled_by_rows) {
@@ -156,6 +175,16 @@ TEST(MatmulKey, alignment_is_what_all_addresses_and_distances_share) {
   EXPECT_EQ(common_alignment(256, 512, 1024, 588 * 2, 588 * 2, 1792 * 2), 8);
   EXPECT_EQ(common_alignment(256, 512, 1024 + 4, 8192, 8192, 12288), 4);
   EXPECT_EQ(common_alignment(256, 512, 1024, 10, 8192, 12288), 2);
+}
+
+TEST(CudaBackend, is_not_made_for_a_device_that_the_build_has_no_code_for) {
+  emulator::has_code() = false;
+  const absl::Status status = CudaBackend::create("cuda:0").status();
+  emulator::has_code() = true;
+  EXPECT_EQ(status.code(), absl::StatusCode::kFailedPrecondition);
+  EXPECT_EQ(error_reason(status), "DEVICE");
+  EXPECT_NE(status.message().find("this build has no code"), std::string::npos) << status;
+  EXPECT_TRUE(CudaBackend::create("cuda:0").ok());
 }
 
 TEST(CudaError, names_the_call_and_the_error) {

@@ -1,9 +1,12 @@
-// What a pass costs the host, and what becomes of one that cannot be recorded: the emulator counts
-// transfers, launches and graphs, and breaks captures.
+// What a pass and its draw cost the host, what becomes of a pass that cannot be recorded, and how
+// weights are loaded: the emulator counts transfers, launches, graphs and allocations, and breaks
+// captures.
 #include <gtest/gtest.h>
 
 #include <string>
 
+#include "engine/backend/cuda/weight_memory.hpp"
+#include "engine/backend/device_traits.hpp"
 #include "tests/engine/cuda_emulator/streams.hpp"
 #include "tests/engine/cuda_pass_tools.hpp"
 
@@ -131,6 +134,52 @@ TEST_P(CudaPassCosts, of_steady_decoding_are_two_transfers_a_graph_and_a_draw) {
     for (int& length : lengths) ++length;
   }
   backend().collect(tokens);
+}
+
+// What penalties need is there after the first draw, which has none.
+TEST_P(CudaPassCosts, of_penalties_are_no_memory_once_tokens_were_drawn) {
+  const std::vector<int> lengths = {20, 5, 9};
+  const Tensor logits = model().forward(PassModel::decode(lengths, 3));
+  std::vector<SampleRow> rows(3);
+  std::vector<SampledToken> tokens(3);
+  testing::sample(backend(), logits, rows, tokens);
+  const std::vector<int32_t> prompt = {1, 2, 3};
+  for (SampleRow& row : rows) {
+    row.params.repetition_penalty = 1.5f;
+    row.prompt_ids = prompt;
+    row.banned_ids = prompt;
+  }
+  const Counts cost = cost_of([&] { testing::sample(backend(), logits, rows, tokens); });
+  EXPECT_EQ(cost.allocations, 0);
+}
+
+class CudaWeights : public CudaPassCosts {};
+COGSERVE_CUDA_SUITE(CudaWeights);
+
+TEST_P(CudaWeights, that_were_reserved_are_one_allocation) {
+  const ModelConfig config = testing::pass_config();
+  const DeviceTraits traits{.weight_bytes = cuda::weight_bytes, .vector_bytes = cuda::vector_bytes};
+  for (const DType stored : {DType::kF32, DType::kBF16, DType::kF16}) {
+    DummyWeights source(1, stored);
+    const WeightBytes bytes = measure_weights(traits, config, {}, &source).value();
+    const auto backend = CudaBackend::create("cuda:0", dtype()).value();
+    const Counts cost = cost_of([&] {
+      const absl::Status status =
+          backend->reserve_weights(static_cast<size_t>(bytes.decoder + bytes.vision));
+      EXPECT_TRUE(status.ok()) << status;
+      EXPECT_TRUE(load_weights(backend.get(), config, &source, nullptr).ok());
+    });
+    EXPECT_EQ(cost.allocations, 1) << dtype_name(stored);
+  }
+}
+
+TEST_P(CudaWeights, compute_the_same_when_they_were_reserved) {
+  const std::vector<int> lengths = {20, 5, 9};
+  const Batch batch = PassModel::decode(lengths, 3);
+  const std::vector<float> expected = model().logits(batch, 3);
+  const auto reserved = CudaBackend::create("cuda:0", dtype()).value();
+  ASSERT_TRUE(reserved->reserve_weights(20'000).ok());  // for a part of them
+  EXPECT_EQ(PassModel(*reserved).logits(batch, 3), expected);
 }
 
 }  // namespace

@@ -64,27 +64,37 @@ TEST_P(CudaPass, gives_a_row_the_same_bits_with_and_without_padding) {
 }
 
 TEST_P(CudaPass, takes_drawn_tokens_without_the_host) {
-  std::vector<int> lengths = {9, 14, 3};
+  constexpr int kSteps = 4;
+  const std::vector<int> begin = {9, 14, 3};
   SampleRow greedy;
   greedy.params.temperature = 0.0f;
   const std::vector<SampleRow> rows(3, greedy);
-  Batch known = PassModel::decode(lengths, 16);
-  Batch drawn = known;
-  for (int step = 0; step < 4; ++step) {
-    SCOPED_TRACE(step);
+  std::vector<std::vector<SampledToken>> tokens(kSteps, std::vector<SampledToken>(3));
+  std::vector<std::vector<float>> next;
+  std::vector<int> lengths = begin;
+  Batch drawn = PassModel::decode(lengths, 16);
+  for (int step = 0; step < kSteps; ++step) {
     backend().start_sampling(model().forward(drawn).slice_rows(0, 3), rows);
-    std::vector<SampledToken> tokens(3), expected(3);
+    for (int& length : lengths) ++length;
+    drawn = PassModel::decode(lengths, 16);
+    for (int s = 0; s < 3; ++s) drawn.token_ids[s] = drawn_token(s);
+    next.push_back(model().logits(drawn, 3));
+    backend().collect(tokens[step]);
+  }
+  // The same with each token in the host's hands, when no draw of the other model is the newest.
+  lengths = begin;
+  Batch known = PassModel::decode(lengths, 16);
+  for (int step = 0; step < kSteps; ++step) {
+    SCOPED_TRACE(step);
+    std::vector<SampledToken> expected(3);
     testing::sample(plain_backend(), plain().forward(known).slice_rows(0, 3), rows, expected);
     for (int& length : lengths) ++length;
-    known = drawn = PassModel::decode(lengths, 16);
+    known = PassModel::decode(lengths, 16);
     for (int s = 0; s < 3; ++s) {
+      EXPECT_EQ(tokens[step][s].id, expected[s].id);
       known.token_ids[s] = expected[s].id;
-      drawn.token_ids[s] = drawn_token(s);
     }
-    const std::vector<float> next = model().logits(drawn, 3);
-    EXPECT_EQ(next, plain().logits(known, 3));
-    backend().collect(tokens);
-    for (int s = 0; s < 3; ++s) EXPECT_EQ(tokens[s].id, expected[s].id);
+    EXPECT_EQ(next[step], plain().logits(known, 3));
   }
 }
 

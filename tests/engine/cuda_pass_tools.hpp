@@ -139,14 +139,14 @@ class PassModel {
   std::vector<KvLayer> kv_;
 };
 
-// Tests with a decoder whose passes run as passes, and one whose operations are called one by one.
+// Tests with a decoder whose passes run as passes, and one whose operations are called one by one:
+// on the same backend, since another one may choose other algorithms for its matrix products.
 class CudaPassTest : public CudaTest {
  protected:
   void SetUp() override {
     CudaTest::SetUp();
     if (IsSkipped()) return;
-    plain_backend_ =
-        std::make_unique<ForwardingBackend>(CudaBackend::create("cuda:0", dtype()).value());
+    plain_backend_ = std::make_unique<ForwardingBackend>(&backend());
     model_ = std::make_unique<PassModel>(backend());
     plain_ = std::make_unique<PassModel>(*plain_backend_);
   }

@@ -74,7 +74,7 @@ class CudaQuantized : public CudaTest {
     const size_t values = host.out_features * host.groups();
     const Buffer codes = put_bytes(host.codes, weight.code_bytes());
     const Buffer scales = put_bytes(host.scales, values * sizeof(float));
-    const Buffer zeros = host.zeros == nullptr ? Buffer() : put_bytes(host.zeros, values);
+    const Buffer zeros = host.has_zeros ? put_bytes(host.zeros, values) : Buffer();
     storage_.push_back(*backend().allocate(layout.bytes()));
     backend().synchronize();  // which works on a stream of its own
     cuda::pack_quantized(

@@ -89,6 +89,19 @@ TEST_P(CudaSampling, ties_at_a_cut_are_kept_by_the_lowest_ids) {
   expect_same(repeated({-0.0f, 0.0f, 0.0f, -0.0f}, rows.size()), rows);
 }
 
+TEST_P(CudaSampling, sums_over_a_whole_vocabulary_lose_nothing) {
+  // The largest weights that there are, in one bin at every digit.
+  const std::vector<float> logits(size_t{1} << 17, 0.5f);
+  std::vector<SampleRow> rows(3);
+  for (size_t r = 0; r < rows.size(); ++r) {
+    rows[r].params.seed = r;
+    rows[r].params.logprobs = 1;
+  }
+  rows[1].params.top_p = 0.5f;
+  rows[2].params.top_k = 100'001;
+  expect_same(repeated(logits, rows.size()), rows);
+}
+
 TEST_P(CudaSampling, draws_follow_the_softmax) {
   constexpr int kDraws = 150;
   const std::vector<int32_t> outputs(kDraws, -1);

@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <atomic>
+#include <functional>
 #include <future>
 #include <stdexcept>
 #include <thread>
@@ -63,7 +64,8 @@ class PoisonedBackend final : public ForwardingBackend {
   int tower_countdown_ = kOff;
 };
 
-std::unique_ptr<Engine> start_tiny_engine(std::unique_ptr<Backend> backend) {
+std::unique_ptr<Engine> start_tiny_engine(
+    std::unique_ptr<Backend> backend, const std::function<void(EngineConfig&)>& adjust = nullptr) {
   EngineConfig config;
   config.model_dir = tiny_model_dir();
   config.load_format = LoadFormat::kDummy;
@@ -72,6 +74,7 @@ std::unique_ptr<Engine> start_tiny_engine(std::unique_ptr<Backend> backend) {
   config.max_num_batched_tokens = 48;
   config.max_num_seqs = 16;
   config.vision_layers_per_step = 1;
+  if (adjust) adjust(config);
   auto engine = start_engine(config, std::move(backend), nullptr, nullptr);
   EXPECT_TRUE(engine.ok()) << engine.status();
   return *std::move(engine);
@@ -244,6 +247,27 @@ TEST(EngineHang, a_step_that_hangs_is_silent_until_it_moves_again) {
   release.set_value();
   EXPECT_TRUE(drain(*stream).end.status.ok());
   while (engine->silence() > Clock::duration::zero()) std::this_thread::yield();
+}
+
+TEST(EngineHang, what_comes_during_a_long_step_is_bounded_in_bytes) {
+  std::promise<void> release;
+  const auto engine = start_tiny_engine(
+      std::make_unique<HeldBackend>(release.get_future().share()), [](EngineConfig& config) {
+        config.max_queue_bytes = 10 * clean_request(0).pixels.size() * sizeof(float);
+      });
+  std::vector<std::shared_ptr<TokenStream>> streams = {*engine->submit(clean_request(1))};
+  while (engine->silence() == Clock::duration::zero()) std::this_thread::yield();
+  absl::Status refusal;
+  for (int i = 0; i < 20 && refusal.ok(); ++i) {
+    auto stream = engine->submit(clean_request(0));
+    refusal = stream.status();
+    if (stream.ok()) streams.push_back(*std::move(stream));
+  }
+  EXPECT_EQ(error_reason(refusal), "QUEUE_FULL");
+  EXPECT_TRUE(error_retry_delay(refusal).has_value());
+  EXPECT_EQ(streams.size(), 10u) << "a text that runs, and nine pictures with their ids";
+  release.set_value();
+  for (const auto& stream : streams) EXPECT_TRUE(drain(*stream).end.status.ok());
 }
 
 }  // namespace

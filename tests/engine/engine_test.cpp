@@ -6,7 +6,9 @@
 #include <atomic>
 #include <future>
 #include <thread>
+#include <utility>
 
+#include "engine/base/check.hpp"
 #include "engine/base/error.hpp"
 #include "engine/engine_loop.hpp"
 #include "tests/engine/forwarding_backend.hpp"
@@ -370,6 +372,74 @@ TEST(Engine, starts_the_next_step_before_it_takes_the_tokens_of_the_last_where_t
     EXPECT_EQ(seen.most_draws, manner == Manner::kGpu ? 2 : 1);
     EXPECT_EQ(seen.drawn_inputs, manner == Manner::kGpu ? 29 : 0);
   }
+}
+
+// Computes the tower's layers when it is waited for, and not before.
+class LateTowerBackend final : public ForwardingBackend {
+ public:
+  static constexpr std::chrono::milliseconds kStep{5};
+
+  explicit LateTowerBackend(Manner manner) : ForwardingBackend(manner) {}
+
+  void synchronize() override {
+    if (std::exchange(under_way_, false)) std::this_thread::sleep_for(kStep);
+    ForwardingBackend::synchronize();
+  }
+
+ protected:
+  void before_tower_operation() override { under_way_ = true; }
+
+ private:
+  bool under_way_ = false;
+};
+
+TEST_P(EngineTest, counts_what_a_picture_takes_until_it_is_computed) {
+  const auto config = tiny_engine_config([](EngineConfig& c) { c.vision_layers_per_step = 1; });
+  const auto engine =
+      start_engine(config, std::make_unique<LateTowerBackend>(GetParam()), nullptr, nullptr)
+          .value();
+  const Outcome outcome = generate(*engine, make_tiny_request(1, 5, true, 3));
+  ASSERT_TRUE(outcome.end.status.ok()) << outcome.end.status;
+  EXPECT_GE(outcome.end.timings.vision, LateTowerBackend::kStep);
+}
+
+TEST(Engine, names_the_batches_that_a_device_prepares_for) {
+  const auto adjust = [](EngineConfig& config) { config.max_num_seqs = 10; };
+  EXPECT_TRUE(make_engine(Manner::kCpu, adjust)->info().decode_batches.empty());
+  EXPECT_EQ(make_engine(Manner::kGpu, adjust)->info().decode_batches, (std::vector<int>{4, 8, 10}));
+}
+
+// Breaks while it is loaded, when no step is there to end.
+class UnloadableBackend final : public ForwardingBackend {
+ public:
+  absl::StatusOr<Weight> load_weight(const HostWeight& /*source*/) override {
+    throw DeviceFault("device lost");
+  }
+};
+
+TEST(Engine, does_not_start_on_a_device_that_breaks_meanwhile) {
+  const absl::Status status =
+      start_engine(tiny_engine_config(), std::make_unique<UnloadableBackend>(), nullptr, nullptr)
+          .status();
+  EXPECT_EQ(status.code(), absl::StatusCode::kFailedPrecondition);
+  EXPECT_EQ(error_reason(status), "DEVICE");
+  EXPECT_THAT(std::string(status.message()), HasSubstr("device lost"));
+}
+
+// Has no memory for the weights.
+class FullBackend final : public ForwardingBackend {
+ public:
+  absl::Status reserve_weights(size_t bytes) override {
+    EXPECT_GT(bytes, 0u);
+    return make_error(absl::StatusCode::kResourceExhausted, "MEMORY", "", "full");
+  }
+};
+
+TEST(Engine, asks_for_the_memory_of_all_weights_before_it_loads_any) {
+  const auto engine = start_engine(
+      tiny_engine_config(), std::make_unique<FullBackend>(),
+      [](int64_t, int64_t) { FAIL() << "it loads"; }, nullptr);
+  EXPECT_EQ(error_reason(engine.status()), "MEMORY");
 }
 
 TEST_P(EngineTest, takes_requests_from_many_threads) {

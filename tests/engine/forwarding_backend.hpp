@@ -20,7 +20,10 @@ class ForwardingBackend : public Backend {
       : ForwardingBackend(*make_backend("cpu", 1)) {
     manner_ = manner;
   }
-  explicit ForwardingBackend(std::unique_ptr<Backend> to) : to_(std::move(to)) {}
+  explicit ForwardingBackend(std::unique_ptr<Backend> to)
+      : owned_(std::move(to)), to_(owned_.get()) {}
+  // To one that outlives this.
+  explicit ForwardingBackend(Backend* to) : to_(to) {}
 
   std::string description() const override { return to_->description(); }
   DType activation_dtype() const override { return to_->activation_dtype(); }
@@ -41,6 +44,7 @@ class ForwardingBackend : public Backend {
   void download(const Tensor& src, void* host) override { to_->download(src, host); }
   void synchronize() override { to_->synchronize(); }
 
+  absl::Status reserve_weights(size_t bytes) override { return to_->reserve_weights(bytes); }
   absl::StatusOr<Weight> load_weight(const HostWeight& source) override {
     return to_->load_weight(source);
   }
@@ -141,7 +145,8 @@ class ForwardingBackend : public Backend {
   virtual void before_collect() {}
 
  private:
-  const std::unique_ptr<Backend> to_;
+  const std::unique_ptr<Backend> owned_;
+  Backend* const to_;
   Manner manner_ = Manner::kCpu;
 };
 

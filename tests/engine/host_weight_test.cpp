@@ -72,6 +72,7 @@ TEST(HostWeight, a_group_has_its_own_scale_and_zero_and_the_last_may_be_short) {
                           .out_features = 1,
                           .in_features = 6,
                           .group_size = 4,
+                          .has_zeros = true,
                           .codes = codes.data(),
                           .scales = scales.data(),
                           .zeros = zeros.data()};

@@ -5,6 +5,8 @@
 
 #include "engine/base/error.hpp"
 #include "engine/model/dummy_weights.hpp"
+#include "engine/run/kv_cache.hpp"
+#include "tests/engine/forwarding_backend.hpp"
 #include "tests/engine/tiny_checkpoint.hpp"
 #include "tests/temporary_directory.hpp"
 
@@ -30,14 +32,16 @@ MemoryPlan plan_on_card(const EngineConfig& config, int64_t card) {
 TEST(MemoryPlan, the_published_model_fits_42_gb_with_room_for_8192_tokens) {
   const MemoryPlan plan = plan_on_card({}, 42 * kGB);
   EXPECT_TRUE(check_plan(plan).ok()) << check_plan(plan);
-  // Norms and biases are kept in f32 and in bf16.
-  EXPECT_NEAR(static_cast<double>(plan.decoder_weights + plan.vision_weights), 39006214656.0, 1e7);
+  // Norms and biases are kept in f32 and in bf16, and either part takes whole pages.
+  EXPECT_NEAR(static_cast<double>(plan.decoder_weights + plan.vision_weights), 39006214656.0,
+              1e7 + 2.0 * static_cast<double>(cuda_traits().granularity));
   EXPECT_NEAR(static_cast<double>(plan.vision_weights), 8.95e9, 0.1e9 + 0.4e9);
   EXPECT_EQ(plan.block_bytes, 16 * 128 * 1024);
   EXPECT_GE(plan.kv_tokens(), 8192);
   EXPECT_LE(plan.total(), plan.budget);
   EXPECT_GE(plan.max_pictures, 2);
-  EXPECT_EQ(plan.features, plan.picture_places() * int64_t{2306} * 4096 * 2);
+  const int64_t features = plan.picture_places() * int64_t{2306} * 4096 * 2;
+  EXPECT_EQ(plan.features, cuda_traits().allocated(features));
   // [9217, 15360] never exists: it alone would be 270 MiB.
   EXPECT_LT(plan.vision_workspace, int64_t{256} << 20);
   EXPECT_GT(plan.decoder_workspace, int64_t{512} * 14336 * 2 * 2);
@@ -56,6 +60,43 @@ TEST(MemoryPlan, in_int4_the_published_model_fits_16_gb_with_room_for_24576_toke
   EXPECT_TRUE(check_plan(int8_tower).ok()) << check_plan(int8_tower);
   EXPECT_GE(int8_tower.kv_tokens(), 8192);
   EXPECT_LT(int8_tower.kv_tokens(), plan.kv_tokens());
+}
+
+TEST(MemoryPlan, counts_whole_pages_where_memory_comes_in_pages) {
+  const int64_t page = cuda_traits().granularity;
+  EXPECT_EQ(page, 2 << 20);
+  for (const int64_t card : {42 * kGB, 79 * kGB}) {
+    for (const size_t kv_bytes : {size_t{0}, size_t{1'000'000'000}}) {
+      EngineConfig config;
+      config.kv_cache_bytes = kv_bytes;
+      const MemoryPlan plan = plan_on_card(config, card);
+      EXPECT_TRUE(check_plan(plan).ok()) << check_plan(plan);
+      for (const auto& [name, bytes] : plan.parts()) EXPECT_EQ(bytes % page, 0) << name;
+    }
+  }
+}
+
+// A cache whose arrays are no whole pages, nor multiples of what they are aligned to.
+TEST(MemoryPlan, holds_what_the_caches_of_odd_shapes_take) {
+  ModelConfig model = published_config();
+  model.layers = 3;
+  model.kv_heads = 1;
+  model.hidden = 36;
+  model.heads = 6;
+  for (const char* device : {"cpu", "cuda:0"}) {
+    const DeviceTraits traits = device_traits(device).value();
+    for (int block_size = 1; block_size < 9; ++block_size) {
+      for (int64_t left = 1'000'000; left < 9'000'000; left += 777'777) {
+        const int64_t blocks = KvCache::blocks_in(left, model, block_size, traits.kv);
+        const auto bytes = [&](int64_t n) {
+          return static_cast<int64_t>(
+              KvCache::bytes(model, static_cast<int>(n), block_size, traits.kv));
+        };
+        EXPECT_LE(bytes(blocks), left) << device << ", blocks of " << block_size;
+        EXPECT_GT(bytes(blocks + 1), left) << device << ", blocks of " << block_size;
+      }
+    }
+  }
 }
 
 TEST(MemoryPlan, its_parts_add_up_and_stand_in_the_refusal) {
@@ -101,6 +142,29 @@ TEST(MemoryPlan, a_cap_and_a_share_are_what_the_process_may_use) {
   config.gpu_memory_utilization = 0.5;
   EXPECT_EQ(memory_budget(config, traits, 80 * kGB), 21 * kGB - traits.context_bytes);
   EXPECT_EQ(memory_budget(config, traits, 1000), 0);
+}
+
+// A device that is there, with memory in use: by the backend itself, and perhaps by others.
+class BusyBackend final : public ForwardingBackend {
+ public:
+  explicit BusyBackend(int64_t free) : free_(free) {}
+  int64_t available_memory() const override { return free_; }
+  int64_t total_memory() const override { return 80 * kGB; }
+
+ private:
+  const int64_t free_;
+};
+
+TEST(MemoryPlan, what_is_free_is_used_but_for_what_the_driver_will_take) {
+  const EngineConfig config;
+  const DeviceTraits traits = cuda_traits();
+  EXPECT_GT(traits.late_context_bytes, 0);
+  EXPECT_LT(traits.late_context_bytes, traits.context_bytes);
+  EXPECT_EQ(memory_budget(config, traits, BusyBackend(50 * kGB)),
+            50 * kGB + traits.own_bytes - traits.late_context_bytes);
+  EXPECT_EQ(memory_budget(config, traits, BusyBackend(80 * kGB)),
+            memory_budget(config, traits, 80 * kGB));
+  EXPECT_EQ(memory_budget(config, traits, BusyBackend(0)), 0);
 }
 
 TEST(MemoryPlan, a_cache_of_a_given_size_is_of_that_size) {

@@ -13,6 +13,7 @@
 #include "engine/config.hpp"
 #include "engine/model/checkpoint.hpp"
 #include "engine/model/weights.hpp"
+#include "tests/engine/counting_backend.hpp"
 #include "tests/engine/tiny_checkpoint.hpp"
 #include "tests/temporary_directory.hpp"
 
@@ -135,7 +136,9 @@ TEST(QuantisedCheckpoint, every_layout_gives_the_values_of_its_definition) {
       EXPECT_EQ(weight->dtype, stored.dtype);
       if (stored.format == set.format) {
         ++matrices;
-        EXPECT_EQ(weight->zeros != nullptr, set.has_zeros) << name;
+        EXPECT_EQ(weight->has_zeros, set.has_zeros) << name;
+        EXPECT_EQ(stored.has_zeros, set.has_zeros) << name;
+        EXPECT_EQ(weight->scale_dtype, stored.scale_dtype) << name;
       }
       const auto wanted = values.require(name, stored.shape);
       ASSERT_TRUE(wanted.ok()) << wanted.status();
@@ -145,6 +148,18 @@ TEST(QuantisedCheckpoint, every_layout_gives_the_values_of_its_definition) {
     EXPECT_EQ(matrices, set.matrices);
     EXPECT_EQ(opened.checkpoint.description(), set.description);
     EXPECT_TRUE(values.finish().ok()) << "an expected matrix was never read";
+  }
+}
+
+TEST(QuantisedCheckpoint, the_plan_is_what_loading_allocates) {
+  for (const Expected& set : expected_sets()) {
+    const ModelConfig config = read_model_config(fixture(set.name)).value();
+    Checkpoint checkpoint = Checkpoint::open(fixture(set.name), config.quantization).value();
+    CountingBackend backend;
+    ASSERT_TRUE(load_weights(&backend, config, &checkpoint, nullptr).ok());
+    const WeightBytes planned =
+        measure_weights(*device_traits("cpu"), config, {}, &checkpoint).value();
+    EXPECT_EQ(planned.decoder + planned.vision, backend.bytes) << set.name;
   }
 }
 

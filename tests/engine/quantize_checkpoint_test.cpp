@@ -3,6 +3,7 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <chrono>
 #include <cstring>
 #include <filesystem>
 #include <fstream>
@@ -273,6 +274,19 @@ TEST(QuantizeCheckpoint, a_directory_that_is_not_its_own_is_refused) {
   EXPECT_EQ(error_reason(quantize_checkpoint(options, nullptr).status()), "DESTINATION");
 }
 
+TEST(QuantizeCheckpoint, another_model_of_the_same_shapes_does_not_complete_it) {
+  const TemporaryDirectory source;
+  const TemporaryDirectory destination;
+  write_source(source);
+  const QuantizeOptions options = options_for(source, destination.path());
+  ASSERT_TRUE(quantize_checkpoint(options, nullptr).ok());
+  const fs::path weights = source.path() + "/model.safetensors";
+  fs::last_write_time(weights, fs::last_write_time(weights) + std::chrono::seconds(1));
+  const absl::Status other = quantize_checkpoint(options, nullptr).status();
+  EXPECT_EQ(error_reason(other), "DESTINATION");
+  EXPECT_THAT(std::string(other.message()), HasSubstr("another checkpoint"));
+}
+
 TEST(QuantizeCheckpoint, a_full_disk_is_said) {
   if (!fs::exists("/dev/full")) GTEST_SKIP() << "no /dev/full here";
   const TemporaryDirectory source;
@@ -288,6 +302,7 @@ TEST(QuantizeCheckpoint, a_full_disk_is_said) {
   EXPECT_EQ(error_reason(full), "DISK_FULL");
   EXPECT_TRUE(absl::IsResourceExhausted(full));
   EXPECT_THAT(std::string(full.message()), HasSubstr(name));
+  EXPECT_FALSE(fs::exists(destination.path() + "/config.json")) << "half a checkpoint is served";
 }
 
 TEST(QuantizeCheckpoint, a_quantised_source_is_refused) {
@@ -297,9 +312,11 @@ TEST(QuantizeCheckpoint, a_quantised_source_is_refused) {
   json config = json::parse(tiny_config_json());
   config["quantization_config"] = {{"quant_method", "gptq"}};
   source.write("config.json", config.dump());
-  EXPECT_EQ(
-      error_reason(quantize_checkpoint(options_for(source, destination.path()), nullptr).status()),
-      "ALREADY_QUANTIZED");
+  const QuantizeOptions options = options_for(source, destination.path());
+  EXPECT_EQ(error_reason(quantize_checkpoint(options, nullptr).status()), "ALREADY_QUANTIZED");
+  config["quantization_config"] = nullptr;
+  source.write("config.json", config.dump());
+  EXPECT_TRUE(quantize_checkpoint(options, nullptr).ok());
 }
 
 TEST(OutputFile, has_its_name_only_when_it_is_whole) {

@@ -35,10 +35,12 @@ class RandomWeight {
     for (float& scale : scales_) scale = generator() % 17 == 0 ? 0.0f : 0.01f * normal(generator);
     if (kind.half_scales) {
       for (float& scale : scales_) scale = to_float(to_float16(scale));
+      weight_.scale_dtype = DType::kF16;
     }
     if (kind.has_zeros) {
       zeros_.resize(scales_.size());
       for (uint8_t& zero : zeros_) zero = static_cast<uint8_t>(generator() % 17);
+      weight_.has_zeros = true;
       weight_.zeros = zeros_.data();
     }
     for (float& value : weight_.codebook) value = normal(generator);

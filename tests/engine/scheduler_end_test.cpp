@@ -84,6 +84,40 @@ TEST_F(SchedulerTest, a_deadline_that_the_queue_alone_outlasts_is_refused) {
   EXPECT_TRUE(ask({.deadline = now + Ms(300)}).refusal.ok());
 }
 
+TEST_F(SchedulerTest, a_text_is_not_refused_for_pictures_that_let_it_pass) {
+  config.max_queue_time = std::chrono::hours(1);
+  for (int i = 0; i < 12; ++i) ask({.image = 3, .max_tokens = 1});
+  for (int i = 0; i < 24; ++i) {  // a picture takes about three
+    now += Ms(99);
+    step();
+  }
+  EXPECT_EQ(error_reason(ask({.image = 3, .deadline = now + Ms(100)}).refusal),
+            "DEADLINE_UNMEETABLE");
+  EXPECT_TRUE(ask({.deadline = now + Ms(100)}).refusal.ok());
+}
+
+TEST_F(SchedulerTest, an_overload_that_is_over_is_forgotten) {
+  config.max_num_seqs = 1;
+  config.max_queue_time = std::chrono::hours(1);
+  for (int i = 0; i < 12; ++i) ask({.text = 0, .max_tokens = 1});
+  for (int i = 0; i < 12; ++i) {
+    now += Ms(999);
+    step();
+  }
+  expect_at_rest();
+  const auto refused = [&] {  // of two that come together
+    const bool first = !ask({.text = 0, .max_tokens = 1}).refusal.ok();
+    return first || !ask({.text = 0, .max_tokens = 1, .deadline = now + Ms(500)}).refusal.ok();
+  };
+  EXPECT_TRUE(refused());
+  steps(2);
+  for (int i = 0; i < 20; ++i) {  // an easy time
+    ask({.text = 0, .max_tokens = 1});
+    step();
+  }
+  EXPECT_FALSE(refused());
+}
+
 TEST_F(SchedulerTest, a_deadline_in_the_past_is_refused) {
   const absl::Status status = ask({.deadline = now}).refusal;
   EXPECT_EQ(status.code(), absl::StatusCode::kDeadlineExceeded);
@@ -219,6 +253,29 @@ TEST_F(SchedulerTest, a_reader_that_stops_pauses_its_request_and_ends_it_at_last
   EXPECT_EQ(end->status.code(), absl::StatusCode::kResourceExhausted);
   EXPECT_EQ(error_reason(end->status), "SLOW_READER");
   expect_at_rest();
+}
+
+// A reader that takes a little at a time never stops for long, but holds what it has for ever.
+TEST_F(SchedulerTest, a_slow_reader_that_keeps_another_picture_waiting_is_ended_in_the_end) {
+  config.max_pictures = 1;
+  config.slow_reader_time = Ms(50);
+  config.max_queue_time = std::chrono::hours(1);
+  const Asked slow = ask({.image = 3, .max_tokens = 100, .capacity = 2});
+  step_while([&] { return !slow.sequence->paused; });
+  const auto read_one_in_20_ms = [&](int times) {
+    for (int i = 0; i < times && slow.sequence->state != SequenceState::kFinished; ++i) {
+      now += Ms(20);
+      slow.stream->pop();
+      steps(3);  // it goes on, is full again, and is found to be so
+    }
+  };
+  read_one_in_20_ms(10);
+  EXPECT_NE(slow.sequence->state, SequenceState::kFinished) << "it is in nobody's way";
+  const Asked waits = ask({.image = 3, .max_tokens = 1});
+  read_one_in_20_ms(10);
+  EXPECT_EQ(end_reason(slow), "SLOW_READER");
+  steps(10);
+  EXPECT_EQ(end_reason(waits), "ok");
 }
 
 TEST_F(SchedulerTest, the_next_timeout_is_the_earliest_of_all) {

@@ -11,7 +11,7 @@
 #include "engine/model/checkpoint.hpp"
 #include "engine/model/dummy_weights.hpp"
 #include "engine/model/quantize.hpp"
-#include "tests/engine/forwarding_backend.hpp"
+#include "tests/engine/counting_backend.hpp"
 #include "tests/engine/tiny_checkpoint.hpp"
 #include "tests/temporary_directory.hpp"
 
@@ -237,28 +237,6 @@ TEST(Weights, quantising_on_the_way_gives_what_quantising_the_tensor_gives) {
     }
   }
 }
-
-// Counts what is allocated and kept.
-class CountingBackend : public ForwardingBackend {
- public:
-  absl::StatusOr<Weight> load_weight(const HostWeight& source) override {
-    auto weight = ForwardingBackend::load_weight(source);
-    bytes += weight->storage.bytes();
-    return weight;
-  }
-  absl::StatusOr<Parameter> load_vector(const HostTensor& source) override {
-    auto parameter = ForwardingBackend::load_vector(source);
-    bytes += parameter->storage.bytes();
-    return parameter;
-  }
-  absl::StatusOr<Parameter> load_table(const HostTensor& source) override {
-    auto parameter = ForwardingBackend::load_table(source);
-    bytes += parameter->storage.bytes();
-    return parameter;
-  }
-
-  int64_t bytes = 0;
-};
 
 TEST(Weights, the_plan_is_what_loading_allocates) {
   for (const WeightFormats& formats : all_formats()) {

@@ -75,7 +75,7 @@ absl::StatusOr<Weight> CpuBackend::load_weight(const HostWeight& source) {
   weight.out_features = source.out_features;
   weight.in_features = source.in_features;
   weight.group_size = source.group_size;
-  weight.has_zeros = source.zeros != nullptr;
+  weight.has_zeros = source.has_zeros;
   absl::StatusOr<Buffer> storage = allocate(cpu::weight_bytes(source));
   if (!storage.ok()) return storage.status();
   weight.storage = *std::move(storage);

@@ -8,6 +8,7 @@
 #include <fstream>
 #include <limits>
 #include <string>
+#include <string_view>
 
 namespace cogserve::cpu {
 namespace {
@@ -21,28 +22,37 @@ int64_t read_number(const char* path, int64_t otherwise) {
   return file >> value ? value : otherwise;
 }
 
-int64_t available_in_system() {
-  std::ifstream file("/proc/meminfo");
+// The number behind `key` in a file of keys and numbers.
+int64_t read_entry(const char* path, std::string_view key, int64_t otherwise) {
+  std::ifstream file(path);
   std::string word;
-  int64_t kib = 0;
+  int64_t value = 0;
   while (file >> word) {
-    if (word == "MemAvailable:" && file >> kib) return kib * 1024;
+    if (word == key && file >> value) return value;
   }
-  return kUnlimited;
+  return otherwise;
 }
 
+int64_t available_in_system() {
+  const int64_t kib = read_entry("/proc/meminfo", "MemAvailable:", -1);
+  return kib < 0 ? kUnlimited : kib * 1024;
+}
+
+// What the group holds includes cached files, which make room when memory is wanted.
 int64_t available_in_group() {
   const int64_t limit = read_number("/sys/fs/cgroup/memory.max", kUnlimited);
-  return limit == kUnlimited ? kUnlimited : limit - read_number("/sys/fs/cgroup/memory.current", 0);
+  if (limit == kUnlimited) return kUnlimited;
+  constexpr char kStat[] = "/sys/fs/cgroup/memory.stat";
+  const int64_t cached =
+      read_entry(kStat, "inactive_file", 0) + read_entry(kStat, "active_file", 0);
+  return limit - std::max<int64_t>(read_number("/sys/fs/cgroup/memory.current", 0) - cached, 0);
 }
 
 }  // namespace
 
 int64_t available_memory() { return std::min(available_in_system(), available_in_group()); }
 
-int64_t total_memory() {
-  return int64_t{sysconf(_SC_PHYS_PAGES)} * int64_t{sysconf(_SC_PAGESIZE)};
-}
+int64_t total_memory() { return int64_t{sysconf(_SC_PHYS_PAGES)} * int64_t{sysconf(_SC_PAGESIZE)}; }
 
 void* allocate_memory(size_t bytes) {
   constexpr size_t kCacheLine = 64;

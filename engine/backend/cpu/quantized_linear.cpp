@@ -191,7 +191,7 @@ void pack_record(const HostWeight& source, const QuantizedLayout& layout, size_t
     const size_t row = first + column;
     const size_t group = row * source.groups() + layout.group_of(block);
     scales[column] = source.scales[group];
-    if (source.zeros != nullptr) zeros[column] = source.zeros[group];
+    if (source.has_zeros) zeros[column] = source.zeros[group];
     pack_codes(source, row * layout.in + layout.begin(block), layout.size(block), column,
                record + layout.codes_at);
   }
@@ -236,7 +236,7 @@ void multiply_chunk(const Tensor& x, const Weight& weight, const Tensor* bias, c
 
 size_t quantized_weight_bytes(const HostWeight& form) {
   return QuantizedLayout(form.format, form.out_features, form.in_features, form.group_size,
-                         form.zeros != nullptr)
+                         form.has_zeros)
       .bytes();
 }
 

@@ -7,8 +7,10 @@
 #include "hwy/foreach_target.h"  // compiles this file once for each target
 // (and these after it)
 #include <algorithm>
+#include <atomic>
 #include <cmath>
 #include <limits>
+#include <new>
 
 #include "engine/backend/cpu/random.hpp"
 #include "engine/backend/cpu/simd-inl.hpp"
@@ -177,11 +179,12 @@ class Draw {
 
   void keep_top_k() {
     const size_t k = params_.top_k;
-    if (scratch_.kept.size() <= k) return;
-    scratch_.ordered = scratch_.kept;
-    auto& ordered = scratch_.ordered;
-    std::nth_element(ordered.begin(), ordered.begin() + (k - 1), ordered.end(), likelier());
-    keep_down_to(ordered[k - 1]);
+    if (scratch_.kept.size() > k) {
+      scratch_.ordered = scratch_.kept;
+      auto& ordered = scratch_.ordered;
+      std::nth_element(ordered.begin(), ordered.begin() + (k - 1), ordered.end(), likelier());
+      keep_down_to(ordered[k - 1]);
+    }
     sum_ = 0.0;
     for (int32_t id : scratch_.kept) sum_ += weight(id);
   }
@@ -267,12 +270,18 @@ SampledToken sample_row(std::span<const float> logits, const SampleRow& row,
 void sample(const Tensor& logits, std::span<const SampleRow> rows, std::span<SampledToken> sampled,
             std::span<SamplingScratch> scratch, ThreadPool& pool) {
   const size_t grain = logits.cols < 4096 ? rows.size() : 1;
+  std::atomic<bool> out_of_memory = false;
   pool.parallel_for(rows.size(), grain, [&](size_t begin, size_t end, int worker) {
-    for (size_t i = begin; i < end; ++i) {
-      const std::span<const float> row(logits.row<float>(i), logits.cols);
-      sampled[i] = sample_row(row, rows[i], scratch[worker]);
+    try {  // nothing may leave a worker
+      for (size_t i = begin; i < end; ++i) {
+        const std::span<const float> row(logits.row<float>(i), logits.cols);
+        sampled[i] = sample_row(row, rows[i], scratch[worker]);
+      }
+    } catch (const std::bad_alloc&) {
+      out_of_memory = true;
     }
   });
+  if (out_of_memory) throw std::bad_alloc();
 }
 
 }  // namespace cogserve::cpu

@@ -64,6 +64,11 @@ absl::StatusOr<std::unique_ptr<CudaBackend>> CudaBackend::create(std::string_vie
       return device_error(std::string(properties.name) + " is " + sm + ", sm_80 is the least");
     }
     cuda::check_cuda(cudaSetDevice(ordinal), "cudaSetDevice");
+    if (const cudaError_t error = cuda::find_device_code(); error != cudaSuccess) {
+      return device_error(std::string(properties.name) + " is " + sm +
+                          ", and this build has no code for it: " +
+                          cuda::describe_error("cudaFuncGetAttributes", error));
+    }
     std::string description = std::string(device) + " (" + properties.name + ", " + sm + ", " +
                               std::string(dtype_name(activation)) + ")";
     return std::unique_ptr<CudaBackend>(new CudaBackend(
@@ -81,6 +86,7 @@ CudaBackend::CudaBackend(int ordinal, DType activation, int processors, std::str
       bound_(std::this_thread::get_id()),
       staging_(&stream_),
       matmul_(activation),
+      unpacked_(cuda::allocate_device(cuda::kUnpackedBytes)),
       attention_scratch_(cuda::allocate_device(cuda::kAttentionScratchBytes)),
       sampler_(&stream_, &staging_),
       pass_memory_(cuda::allocate_device(staging_.max_bytes())) {}

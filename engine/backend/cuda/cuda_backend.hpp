@@ -26,6 +26,7 @@
 #include "engine/backend/cuda/pass_graphs.hpp"
 #include "engine/backend/cuda/sampler.hpp"
 #include "engine/backend/cuda/staging.hpp"
+#include "engine/backend/cuda/weight_memory.hpp"
 
 namespace cogserve {
 
@@ -47,6 +48,7 @@ class CudaBackend final : public Backend {
   void download(const Tensor& src, void* host) override;
   void synchronize() override;
 
+  absl::Status reserve_weights(size_t bytes) override;
   absl::StatusOr<Weight> load_weight(const HostWeight& source) override;
   // Keeps the same values in the activations' dtype behind the f32 ones: cuBLASLt adds no other
   // bias.
@@ -106,8 +108,10 @@ class CudaBackend final : public Backend {
   void wait();
   // Device memory that is not zeroed, as a Buffer.
   absl::StatusOr<Buffer> allocate_raw(size_t bytes);
+  // The same for a weight: of what was reserved, as long as that lasts.
+  absl::StatusOr<Buffer> allocate_weight(size_t bytes);
   void write(void* to, const void* host, size_t bytes);
-  absl::Status write_dense(const HostTensor& source, Weight* weight);
+  void write_dense(const HostTensor& source, Weight* weight);
   absl::Status write_quantized(const HostWeight& source, Weight* weight);
   void multiply(const Tensor& x, const Tensor& matrix, const Tensor* bias, int64_t first,
                 const Tensor& y);
@@ -131,10 +135,11 @@ class CudaBackend final : public Backend {
   cuda::Stream stream_;
   cuda::Staging staging_;
   cuda::Matmul matmul_;
-  cuda::DeviceMemory unpacked_;  // made when a weight is quantised
+  cuda::DeviceMemory unpacked_;  // kUnpackedBytes
   cuda::DeviceMemory attention_scratch_;
   cuda::Sampler sampler_;
   cuda::DeviceMemory pass_memory_;  // staging_.max_bytes(), the arrays of the pass
+  cuda::WeightArena weights_;
 
   // Kept from call to call, so that a steady state allocates nothing.
   cuda::Parcel parcel_;

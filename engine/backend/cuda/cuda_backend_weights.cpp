@@ -14,8 +14,6 @@
 namespace cogserve {
 namespace {
 
-constexpr int64_t kGemvRows = 8;  // up to here the bytes of a weight are the limit
-
 cuda::QuantizedMatrix matrix_of(const Weight& w) {
   const cuda::QuantizedLayout layout = {.format = w.format,
                                         .out = w.out_features,
@@ -33,42 +31,60 @@ Weight describe(const HostWeight& source, DType dtype) {
   weight.out_features = source.out_features;
   weight.in_features = source.in_features;
   weight.group_size = source.group_size;
-  weight.has_zeros = source.zeros != nullptr;
+  weight.has_zeros = source.has_zeros;
   weight.codebook = source.codebook;
   return weight;
 }
 
 }  // namespace
 
+absl::Status CudaBackend::reserve_weights(size_t bytes) {
+  absl::StatusOr<Buffer> memory = allocate_raw(cuda::WeightArena::bytes_for(bytes));
+  if (!memory.ok()) return memory.status();
+  weights_.open(*std::move(memory));
+  return absl::OkStatus();
+}
+
+absl::StatusOr<Buffer> CudaBackend::allocate_weight(size_t bytes) {
+  if (void* const place = weights_.take(bytes)) return Buffer(place, bytes, [](void*) {});
+  return allocate_raw(bytes);
+}
+
 absl::StatusOr<Weight> CudaBackend::load_weight(const HostWeight& source) {
   check(source.out_features > 0 && source.dtype != DType::kI32, "a weight is a matrix of floats");
+  bind_thread();
   Weight weight = describe(source, activation_);
-  absl::StatusOr<Buffer> storage = allocate_raw(cuda::weight_bytes(source));
+  absl::StatusOr<Buffer> storage = allocate_weight(cuda::weight_bytes(source));
   if (!storage.ok()) return storage.status();
   weight.storage = *std::move(storage);
-  const absl::Status status = source.format == WeightFormat::kDense
-                                  ? write_dense(source.dense, &weight)
-                                  : write_quantized(source, &weight);
+  if (source.format == WeightFormat::kDense) {
+    write_dense(source.dense, &weight);
+    return weight;
+  }
+  const absl::Status status = write_quantized(source, &weight);
   if (!status.ok()) return status;
   return weight;
 }
 
-absl::Status CudaBackend::write_dense(const HostTensor& source, Weight* weight) {
-  const size_t bytes = source.elements() * dtype_size(source.dtype);
+// Another dtype than the activations' is converted on the device, as many rows at a time as there
+// is room for: memory for a whole matrix is in no plan.
+void CudaBackend::write_dense(const HostTensor& source, Weight* weight) {
+  const Tensor matrix = Tensor::matrix(weight->storage.data(), activation_, weight->out_features,
+                                       weight->in_features);
+  const size_t row_bytes = weight->in_features * dtype_size(source.dtype);
   if (source.dtype == activation_) {
-    write(weight->storage.data(), source.data, bytes);
-    return absl::OkStatus();
+    write(matrix.data, source.data, matrix.rows * row_bytes);
+    return;
   }
-  absl::StatusOr<Buffer> original = allocate_raw(bytes);
-  if (!original.ok()) return original.status();
-  write(original->data(), source.data, bytes);
-  const auto matrix = [&](void* data, DType dtype) {
-    return Tensor::matrix(data, dtype, weight->out_features, weight->in_features);
-  };
-  cuda::copy_rows(matrix(original->data(), source.dtype), {},
-                  matrix(weight->storage.data(), activation_), stream_.get());
+  const auto step = static_cast<int64_t>(cuda::kUnpackedBytes / row_bytes);
+  check(step > 0, "load_weight: no room for a row");
+  for (int64_t first = 0; first < matrix.rows; first += step) {
+    const int64_t rows = std::min(step, matrix.rows - first);
+    const Tensor original = Tensor::matrix(unpacked_.get(), source.dtype, rows, matrix.cols);
+    write(original.data, source.data + first * row_bytes, rows * row_bytes);
+    cuda::copy_rows(original, {}, matrix.slice_rows(first, rows), stream_.get());
+  }
   wait();
-  return absl::OkStatus();
 }
 
 absl::Status CudaBackend::write_quantized(const HostWeight& source, Weight* weight) {
@@ -91,15 +107,15 @@ absl::Status CudaBackend::write_quantized(const HostWeight& source, Weight* weig
                        layout.has_zeros ? static_cast<const uint8_t*>(zeros->data()) : nullptr,
                        weight->storage.data(), stream_.get());
   wait();
-  if (unpacked_ == nullptr) unpacked_ = cuda::allocate_device(cuda::kUnpackedBytes);
   return absl::OkStatus();
 }
 
 absl::StatusOr<Parameter> CudaBackend::load_vector(const HostTensor& source) {
   check(source.dtype != DType::kI32, "a parameter vector holds floats");
+  bind_thread();
   const int64_t count = source.elements();
   const size_t second = cuda::second_copy_offset(count);
-  absl::StatusOr<Buffer> storage = allocate(cuda::vector_bytes(count));
+  absl::StatusOr<Buffer> storage = allocate_weight(cuda::vector_bytes(count));
   if (!storage.ok()) return storage.status();
   Parameter parameter;
   parameter.storage = *std::move(storage);
@@ -114,8 +130,9 @@ absl::StatusOr<Parameter> CudaBackend::load_vector(const HostTensor& source) {
 
 absl::StatusOr<Parameter> CudaBackend::load_table(const HostTensor& source) {
   check(!source.shape.empty() && source.shape[0] > 0, "a table has rows");
+  bind_thread();
   const size_t bytes = source.elements() * dtype_size(source.dtype);
-  absl::StatusOr<Buffer> storage = allocate_raw(bytes);
+  absl::StatusOr<Buffer> storage = allocate_weight(bytes);
   if (!storage.ok()) return storage.status();
   Parameter parameter;
   parameter.storage = *std::move(storage);
@@ -142,7 +159,7 @@ void CudaBackend::linear(const Tensor& x, const Weight& w, const Tensor* bias, c
 // Outputs [first, first + matrix.rows) of a weight with this bias.
 void CudaBackend::multiply(const Tensor& x, const Tensor& matrix, const Tensor* bias, int64_t first,
                            const Tensor& y) {
-  if (x.rows > kGemvRows) {
+  if (x.rows > cuda::kGemvRows) {
     const void* added = nullptr;
     if (bias != nullptr) {
       const size_t offset =

@@ -3,9 +3,14 @@
 
 #include <cuda_runtime.h>
 
+#include <cstdint>
+
 #include "engine/base/tensor.hpp"
 
 namespace cogserve::cuda {
+
+// Rows of x up to which the bytes of W are the limit, and gemv is the way.
+inline constexpr int64_t kGemvRows = 8;
 
 // x [rows, in] and w [out, in] (contiguous) are activations, y [rows, out] is that or f32, bias [1,
 // out] is f32 or null. Any number of rows; each is summed in one order, whatever their number.

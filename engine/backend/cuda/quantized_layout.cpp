@@ -1,19 +1,11 @@
 #include "engine/backend/cuda/quantized_layout.hpp"
 
-#include <algorithm>
-#include <span>
+#include "engine/backend/cuda/weight_memory.hpp"
 
 namespace cogserve::cuda {
 namespace {
 
 constexpr int kLanes = 32;
-
-size_t aligned(size_t bytes) {
-  constexpr size_t kAlignment = 256;
-  return (bytes + kAlignment - 1) / kAlignment * kAlignment;
-}
-
-bool is_half(float value) { return to_float(to_float16(value)) == value; }
 
 }  // namespace
 
@@ -24,24 +16,21 @@ size_t QuantizedLayout::code_bytes() const {
 
 size_t QuantizedLayout::zeros_at() const {
   const size_t scales = static_cast<size_t>(tile_rows() * groups()) * kTileOuts;
-  return scales_at() + aligned(scales * (half_scales ? 2 : 4));
+  return scales_at() + align_weight(scales * (half_scales ? 2 : 4));
 }
 
 size_t QuantizedLayout::bytes() const {
   const size_t zeros = has_zeros ? static_cast<size_t>(tile_rows() * groups()) * kTileOuts : 0;
-  return zeros_at() + aligned(zeros);
+  return zeros_at() + align_weight(zeros);
 }
 
 QuantizedLayout layout_of(const HostWeight& weight) {
-  const std::span<const float> scales(
-      weight.scales, weight.scales == nullptr ? 0 : weight.out_features * weight.groups());
-  return {
-      .format = weight.format,
-      .out = weight.out_features,
-      .in = weight.in_features,
-      .group_size = weight.group_size,
-      .half_scales = weight.format == WeightFormat::kInt4 && std::ranges::all_of(scales, is_half),
-      .has_zeros = weight.zeros != nullptr};
+  return {.format = weight.format,
+          .out = weight.out_features,
+          .in = weight.in_features,
+          .group_size = weight.group_size,
+          .half_scales = weight.scale_dtype == DType::kF16,
+          .has_zeros = weight.has_zeros};
 }
 
 QuantizedMatrix::QuantizedMatrix(const QuantizedLayout& of, const void* storage,

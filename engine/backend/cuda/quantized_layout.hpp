@@ -4,9 +4,8 @@
 // warp finds all it needs of a tile in one place and in the order in which a matrix instruction
 // wants it. With g = lane / 4 and t = lane % 4, a lane holds inputs 16 t .. 16 t + 15 of outputs g
 // and g + 8; step s = 0 .. 3 of the four that a tile takes needs inputs 16 t + 4 s .. + 3 of both.
-//   4 bits: a word for each step. Its nibbles, from the lowest: output g input 0, output g + 8
-//   input
-//           0, output g input 2, output g + 8 input 2; then the same for inputs 1, 1, 3, 3.
+//   4 bits: a word for each step. Its nibbles, from the lowest, are
+//           inputs 0 0 2 2 1 1 3 3 of outputs g, g + 8, g, g + 8, ...
 //   8 bits: two words for each step: output g, output g + 8. Bytes: inputs 0, 2, 1, 3.
 // A lane's words of a tile are 16 or 32 bytes; 16 bytes of lane 0, of lane 1, ... lie side by side.
 // Scales and zeros: for each tile row and group, those of 16 outputs. What is beyond the matrix has
@@ -46,8 +45,7 @@ struct QuantizedLayout {
   size_t bytes() const;
 };
 
-// The layout for a weight. int4 scales are kept as f16, which is what the files of that format
-// hold, unless that would change one of them; a weight without arrays has none that would.
+// The layout for a weight or for the form of one.
 QuantizedLayout layout_of(const HostWeight& weight);
 
 // A quantised matrix on the device.

@@ -30,8 +30,8 @@ struct RopeArguments {
 };
 
 // One block a row; a thread takes one pair (i, half + i) of one head at a time: the halves (a, b)
-// become (a cos - b sin, b cos + a sin), products and sums rounded one by one as the model was
-// trained. Bytes for each row: 2 * width read, 2 * width written, half * 8 of tables.
+// become (a cos - b sin, b cos + a sin) in f32, without fused operations, rounded to T once. Bytes
+// for each row: 2 * width read, 2 * width written, half * 8 of tables.
 template <typename T>
 __global__ __launch_bounds__(kThreads) void rope_kernel(RopeArguments<T> a) {
   T* const row = a.qkv + blockIdx.x * a.qkv_stride;

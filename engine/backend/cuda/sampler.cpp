@@ -80,6 +80,7 @@ void Sampler::start(const Tensor& logits, std::span<const SampleRow> rows) {
   check(uncollected_ < std::size(draws_), "start_sampling: earlier draws were not collected");
   Draw& draw = draws_[(oldest_ + uncollected_) % std::size(draws_)];
   reserve(&draw, rows.size());
+  reserve_changed(logits.cols);
   auto* const ids = static_cast<int32_t*>(drawn_ids_.get());
   auto* const host = static_cast<SampleResult*>(draw.results.get());
   for (size_t begin = 0; begin < rows.size();) {
@@ -127,15 +128,13 @@ void Sampler::start_some(const Tensor& logits, std::span<const SampleRow> rows, 
   for (const SampleRow& row : rows) {
     tasks_.push_back(make_task(row, changes_logits(row) ? changed++ : -1, &ids_));
   }
-  if (changed > 0) reserve_changed(logits.cols);
   parcel_.clear();
   const size_t tasks_at = parcel_.add(std::span<const SampleTask>(tasks_));
   const size_t ids_at = parcel_.add(std::span<const int32_t>(ids_));
   const std::byte* const sent = staging_->send(parcel_);
   auto* const results = static_cast<SampleResult*>(results_.get());
   sample(logits, Staging::at<SampleTask>(sent, tasks_at), Staging::at<int32_t>(sent, ids_at),
-         static_cast<float*>(changed_logits_.get()), static_cast<int32_t*>(token_counts_.get()),
-         results, drawn_ids, stream_->get());
+         changed_logits(), token_counts(), results, drawn_ids, stream_->get());
   check_cuda(cudaMemcpyAsync(host, results, rows.size() * sizeof(SampleResult),
                              cudaMemcpyDeviceToHost, stream_->get()),
              "cudaMemcpyAsync");
@@ -143,12 +142,11 @@ void Sampler::start_some(const Tensor& logits, std::span<const SampleRow> rows, 
 
 void Sampler::reserve_changed(int64_t vocab) {
   if (changed_vocab_ >= vocab) return;
-  changed_logits_ = allocate_device(kChangedRows * vocab * sizeof(float));
-  const size_t count_bytes = kChangedRows * vocab * sizeof(int32_t);
-  token_counts_ = allocate_device(count_bytes);
-  check_cuda(cudaMemsetAsync(token_counts_.get(), 0, count_bytes, stream_->get()),
-             "cudaMemsetAsync");
+  changed_ = allocate_device(vocab * kChangedBytesPerTokenId);
   changed_vocab_ = vocab;
+  check_cuda(
+      cudaMemsetAsync(token_counts(), 0, kChangedRows * vocab * sizeof(int32_t), stream_->get()),
+      "cudaMemsetAsync");
 }
 
 }  // namespace cogserve::cuda

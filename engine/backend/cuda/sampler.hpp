@@ -10,6 +10,7 @@
 
 #include "engine/backend/backend.hpp"
 #include "engine/backend/cuda/device_memory.hpp"
+#include "engine/backend/cuda/own_memory.hpp"
 #include "engine/backend/cuda/sampling.hpp"
 #include "engine/backend/cuda/staging.hpp"
 
@@ -44,6 +45,10 @@ class Sampler {
   void start_some(const Tensor& logits, std::span<const SampleRow> rows, int32_t* drawn_ids,
                   SampleResult* host);
   void reserve_changed(int64_t vocab);
+  float* changed_logits() const { return static_cast<float*>(changed_.get()); }
+  int32_t* token_counts() const {
+    return static_cast<int32_t*>(changed_.get()) + kChangedRows * changed_vocab_;
+  }
 
   const Stream* stream_;
   Staging* staging_;
@@ -54,8 +59,9 @@ class Sampler {
   DeviceMemory drawn_ids_;  // [drawn_capacity_] i32
   size_t drawn_capacity_ = 0;
   int drawn_rows_ = 0;
-  DeviceMemory changed_logits_;  // made when a penalty or a ban first needs it
-  DeviceMemory token_counts_;
+  // For penalties and bans: logits [kChangedRows, changed_vocab_] f32, then as many counts. Made by
+  // the first draw, whether or not it needs them, so that no later one can fail for want of them.
+  DeviceMemory changed_;
   int64_t changed_vocab_ = 0;
 
   // Kept from call to call, so that a steady state allocates nothing.

@@ -158,8 +158,10 @@ __device__ void fill_logprobs(const float* logits, float largest, const SampleTa
   }
 }
 
-// One block a row. Bytes: 4 * vocab for each pass over the row; greedy 2 passes (+ 2 with bans or
-// penalties), a draw 2 more, top_k 4 and top_p 5 more; the row stays in L2.
+// One block a row. Bytes: 4 * vocab for each pass over the row, which stays in L2. Greedy takes 2
+// passes (+ 2 with bans or penalties), a draw 1 more, top_k 4 and top_p 5 more and, with either,
+// the ties at the cut 1 more; log-probabilities 2, with alternatives 8. Finding a place in order of
+// ids is a pass over a warp's part of the row, for the draw and for the ties.
 __global__ __launch_bounds__(kSampleThreads) void sample_kernel(
     const float* logits, int64_t stride, int vocab, const SampleTask* tasks, const int32_t* ids,
     float* changed, int32_t* counts, SampleResult* results, int32_t* drawn_ids) {

@@ -17,8 +17,14 @@ using Mass = unsigned long long;
 inline constexpr int kSampleThreads = 1024;
 inline constexpr int kSampleWarps = kSampleThreads / 32;
 inline constexpr int kBins = 256;
-inline constexpr int kBinCopies = 8;                    // so that fewer threads meet at one bin
+inline constexpr int kBinCopies = 8;                    // so that fewer lanes meet at one bin
 inline constexpr float kMassUnits = 17592186044416.0f;  // 2^44: 2^17 weights of 1 are below 2^64
+
+// Shared memory adds 32-bit integers by itself and 64-bit ones in a loop of attempts, which is slow
+// where many lanes meet. So a mass, of 45 bits, is added to a bin in three parts: 2^17 of them are
+// below 2^32.
+inline constexpr int kLimbBits = 15;
+inline constexpr int kMassLimbs = 3;
 
 struct Candidate {
   float logit;
@@ -26,7 +32,8 @@ struct Candidate {
 };
 
 struct SelectShared {
-  Mass bins[kBinCopies][kBins];
+  Mass bins[kBins];
+  uint32_t limbs[kMassLimbs][kBinCopies][kBins + 1];  // + 1: copies of a bin in different banks
   Mass sums[kSampleWarps];
   Candidate best[kSampleWarps];
   Mass target;
@@ -54,6 +61,8 @@ struct Cut {
 };
 
 struct Weigher {
+  static constexpr int kLimbs = kMassLimbs;
+
   float largest;
   float temperature;
 
@@ -67,6 +76,8 @@ struct Weigher {
 };
 
 struct Counter {
+  static constexpr int kLimbs = 1;
+
   __device__ __forceinline__ Mass operator()(float) const { return 1; }
 };
 
@@ -131,7 +142,7 @@ __device__ inline void choose_bin(int shift, SelectShared& shared) {
   const int lane = threadIdx.x;
   constexpr int kShare = kBins / 32;
   Mass own = 0;
-  for (int i = 0; i < kShare; ++i) own += shared.bins[0][kBins - 1 - (lane * kShare + i)];
+  for (int i = 0; i < kShare; ++i) own += shared.bins[kBins - 1 - (lane * kShare + i)];
   Mass through = own;
 #pragma unroll
   for (int delta = 1; delta < 32; delta *= 2) {
@@ -144,7 +155,7 @@ __device__ inline void choose_bin(int shift, SelectShared& shared) {
   if (before >= target || through < target) return;
   for (int i = 0; i < kShare; ++i) {
     const int bin = kBins - 1 - (lane * kShare + i);
-    const Mass mass = shared.bins[0][bin];
+    const Mass mass = shared.bins[bin];
     if (before + mass >= target) {
       shared.prefix |= static_cast<uint32_t>(bin) << shift;
       shared.target = target - before;
@@ -152,6 +163,28 @@ __device__ inline void choose_bin(int shift, SelectShared& shared) {
     }
     before += mass;
   }
+}
+
+// Exact, whatever the order in which threads come.
+template <int kLimbs>
+__device__ __forceinline__ void add_to_bin(Mass mass, int bin, SelectShared& shared) {
+  const int copy = static_cast<int>(threadIdx.x) % kBinCopies;
+#pragma unroll
+  for (int limb = 0; limb < kLimbs; ++limb) {
+    const uint32_t part = static_cast<uint32_t>(mass >> (limb * kLimbBits)) % (1u << kLimbBits);
+    if (part != 0) atomicAdd(&shared.limbs[limb][copy][bin], part);
+  }
+}
+
+template <int kLimbs>
+__device__ __forceinline__ Mass sum_of_bin(int bin, const SelectShared& shared) {
+  Mass sum = 0;
+  for (int limb = 0; limb < kLimbs; ++limb) {
+    for (int copy = 0; copy < kBinCopies; ++copy) {
+      sum += static_cast<Mass>(shared.limbs[limb][copy][bin]) << (limb * kLimbBits);
+    }
+  }
+  return sum;
 }
 
 // The smallest set of likeliest tokens among those that `within` keeps whose sum reaches `target`
@@ -164,26 +197,26 @@ __device__ Cut select(const float* logits, int vocab, const Weigh& weigh, Mass t
     shared.target = target;
   }
   for (int shift = 24; shift >= 0; shift -= 8) {
-    Mass* const bins = shared.bins[0];
-    for (int i = threadIdx.x; i < kBinCopies * kBins; i += kSampleThreads) bins[i] = 0;
+    constexpr int kCells = Weigh::kLimbs * kBinCopies * (kBins + 1);
+    uint32_t* const limbs = shared.limbs[0][0];
+    for (int i = threadIdx.x; i < kCells; i += kSampleThreads) limbs[i] = 0;
     __syncthreads();
     const uint32_t prefix = shared.prefix;
     const uint32_t mask = shift == 24 ? 0u : ~0u << (shift + 8);
     for (int id = threadIdx.x; id < vocab; id += kSampleThreads) {
       const uint32_t key = key_of(logits[id]);
       if ((key & mask) != prefix || key <= within.key) continue;
-      const Mass mass = weigh(logits[id]);
-      if (mass == 0) continue;
-      const int copy = static_cast<int>(threadIdx.x) / 32 % kBinCopies;
-      atomicAdd(&shared.bins[copy][key >> shift & (kBins - 1)], mass);
+      const auto bin = static_cast<int>(key >> shift & (kBins - 1));
+      add_to_bin<Weigh::kLimbs>(weigh(logits[id]), bin, shared);
     }
     __syncthreads();
     if (threadIdx.x < kBins) {
       const uint32_t bin = threadIdx.x;
-      for (int copy = 1; copy < kBinCopies; ++copy) bins[bin] += shared.bins[copy][bin];
+      Mass sum = sum_of_bin<Weigh::kLimbs>(static_cast<int>(bin), shared);
       const bool has_ties = within.ties > 0 && (within.key & mask) == prefix &&
                             (within.key >> shift & (kBins - 1)) == bin;
-      if (has_ties) bins[bin] += within.ties * weigh(logit_of(within.key));
+      if (has_ties) sum += within.ties * weigh(logit_of(within.key));
+      shared.bins[bin] = sum;
     }
     __syncthreads();
     if (threadIdx.x < 32) choose_bin(shift, shared);

@@ -1,15 +1,16 @@
 // Runs CUDA kernels on the CPU, so that the kernels' own source is tested where there is no GPU.
 //
 // A block's threads are fibers of the calling thread; a fiber runs until it has to wait for others
-// (a barrier, a shuffle, a matrix instruction). Blocks run one after the other. What goes wrong on
-// a GPU by chance goes wrong here for certain, and is reported as an Error:
+// (a barrier, a shuffle, a matrix instruction). Blocks run one after the other. These mistakes go
+// wrong on a GPU by chance and here for certain, as an Error or as numbers that are not the GPU's:
 //   - a barrier that not all threads of the block, or lanes of the warp, reach at the same place;
 //   - shared memory that was never written: it is full of NaN (integers: -1) when a block starts;
 //   - asynchronous copies that nobody waited for: they happen in the wait, not before;
 //   - misaligned or foreign addresses given to matrix loads and asynchronous copies.
-// A missing barrier shows when the same kernel is run with its threads taken in another order (see
-// Order). Accesses out of bounds are left to AddressSanitizer: shared memory is a heap block of
-// exactly the size that the launch asked for. Not thread-safe: one emulator per process.
+// A missing barrier shows only if the kernel's results change when its threads are taken in another
+// order (see Order), and races between blocks, between streams and in the GPU's memory model do not
+// show at all. Accesses out of bounds are left to AddressSanitizer: shared memory is a heap block
+// of exactly the size that the launch asked for. Not thread-safe: one emulator per process.
 #pragma once
 
 #include <array>

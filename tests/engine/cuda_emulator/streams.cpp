@@ -69,6 +69,11 @@ bool wait_for_all_streams() {
 
 void break_next_capture() { next_capture_breaks = true; }
 
+bool& has_code() {
+  static bool has_code = true;
+  return has_code;
+}
+
 Counts& counts() {
   static Counts counts;
   return counts;

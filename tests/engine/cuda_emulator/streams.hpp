@@ -49,6 +49,8 @@ bool may_allocate();
 
 // For tests. The next capture breaks at its end.
 void break_next_capture();
+// Whether the build has code for the device: it has, unless a test says otherwise.
+bool& has_code();
 // What was asked for so far.
 struct Counts {
   int uploads = 0;

@@ -111,6 +111,7 @@ enum cudaError_t {
   cudaSuccess = 0,
   cudaErrorInvalidValue = 1,
   cudaErrorMemoryAllocation = 2,
+  cudaErrorNoKernelImageForDevice = 209,
   cudaErrorStreamCaptureUnsupported = 900,
   cudaErrorStreamCaptureInvalidated = 901
 };
@@ -140,6 +141,8 @@ struct cudaDeviceProp {
   int multiProcessorCount = 2;
 };
 
+struct cudaFuncAttributes {};
+
 inline const char* cudaGetErrorName(cudaError_t) { return "cudaErrorEmulated"; }
 inline const char* cudaGetErrorString(cudaError_t) { return "an emulated error"; }
 inline cudaError_t cudaGetLastError() { return cudaSuccess; }
@@ -147,6 +150,9 @@ inline cudaError_t cudaGetDeviceCount(int* count) { return *count = 1, cudaSucce
 inline cudaError_t cudaSetDevice(int) { return cudaSuccess; }
 inline cudaError_t cudaGetDeviceProperties(cudaDeviceProp* properties, int) {
   return *properties = cudaDeviceProp(), cudaSuccess;
+}
+inline cudaError_t cudaFuncGetAttributes(cudaFuncAttributes*, const void*) {
+  return cogserve::emulator::has_code() ? cudaSuccess : cudaErrorNoKernelImageForDevice;
 }
 inline cudaError_t cudaMalloc(void** memory, size_t bytes) {
   if (!cogserve::emulator::may_allocate()) return cudaErrorStreamCaptureUnsupported;
