@@ -29,6 +29,7 @@ OutputOptions output_options(const CheckedRequest& request) {
   OutputOptions options;
   options.stop = request.stop;
   options.stop_token_ids = request.stop_token_ids;
+  options.min_tokens = request.min_tokens;
   options.ignore_eos = request.ignore_eos;
   options.return_token_ids = request.return_token_ids;
   options.return_logprobs = request.sampling.logprobs >= 0;
@@ -91,6 +92,17 @@ void Call::abort(absl::Status reason) {
   }
   aborted_.store(true, std::memory_order_release);
   wake();
+}
+
+bool Call::on_client_gone(Clock::time_point now) {
+  // A client's reset overtakes our own copy of its deadline: gRPC rounds it up on the wire (to 10
+  // ms from one second on, to 100 ms from ten), and counts it from when the call came in.
+  const Clock::duration lead = std::chrono::milliseconds(10) + (deadline_.at - received_) / 50;
+  const bool by_deadline = !deadline_.is_servers && now >= deadline_.at - lead;
+  abort(by_deadline ? make_error(absl::StatusCode::kDeadlineExceeded, "DEADLINE_EXCEEDED", "",
+                                 "the client's deadline passed")
+                    : absl::CancelledError());
+  return !by_deadline;
 }
 
 absl::Status Call::abort_reason() const {
@@ -158,6 +170,9 @@ void Call::finish(const absl::Status& status, const v1::Final& final) {
   if (transport_ == nullptr) return;
   const absl::Status named = deadline_.is_servers ? name_server_limit(status) : status;
   if (log_) log_end(named, final);
+  // The end, too, must be taken.
+  write_began_.store(Clock::now(), std::memory_order_relaxed);
+  writing_.store(true, std::memory_order_release);
   std::exchange(transport_, nullptr)->finish(named, final);
 }
 

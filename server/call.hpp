@@ -52,11 +52,14 @@ class Call final : public SerialTask {
   void abort(absl::Status reason);
   bool aborted() const { return aborted_.load(std::memory_order_acquire); }
 
+  // The client has left: the call is aborted. False if its deadline is why: that is no cancelling.
+  bool on_client_gone(Clock::time_point now);
+
   // The transport's write has gone out, or never will.
   void on_written(bool ok);
 
   // From any thread, now and then: aborts with SLOW_READER when a write takes longer than
-  // `patience`; true when it should be reset, because even that error does not go out.
+  // `patience`; true when it should be reset, because even the end does not go out.
   bool check_stall(Clock::time_point now, std::chrono::milliseconds patience);
 
   const std::string& request_id() const { return request_id_; }

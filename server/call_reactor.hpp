@@ -22,22 +22,18 @@ class CallReactor : public Base, public CallTransport {
   CallReactor(grpc::CallbackServerContext* context, ActiveCalls* active, CancelBudget* cancels)
       : context_(context), active_(active), cancels_(cancels) {}
 
-  // `call` was made with this transport.
-  void run(std::shared_ptr<Call> call) {
+  // `call` was made with this transport. It counts as active from here on.
+  void carry(std::shared_ptr<Call> call) {
     call_ = std::move(call);
     active_->add(this);
-    call_->start();
   }
 
   Call& call() final { return *call_; }
   void reset() final { context_->TryCancel(); }
 
   void OnCancel() final {
-    // A deadline that passes comes this way, too; that is no misuse.
-    if (std::chrono::system_clock::now() < context_->deadline()) {
-      cancels_->count(context_->peer(), Clock::now());
-    }
-    call_->abort(absl::CancelledError());
+    const Clock::time_point now = Clock::now();
+    if (call_->on_client_gone(now)) cancels_->count(context_->peer(), now);
   }
 
   void OnDone() final {

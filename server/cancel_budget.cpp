@@ -7,8 +7,12 @@
 
 namespace cogserve {
 
+bool CancelBudget::counts(const std::string& peer) const {
+  return max_cancels_ > 0 && peer.rfind("unix:", 0) != 0;
+}
+
 void CancelBudget::count(const std::string& peer, Clock::time_point now) {
-  if (max_cancels_ == 0) return;
+  if (!counts(peer)) return;
   const std::lock_guard lock(mutex_);
   if (windows_.size() >= kMaxPeers) forget_past(now);
   Window& window = windows_[peer];
@@ -19,7 +23,7 @@ void CancelBudget::count(const std::string& peer, Clock::time_point now) {
 }
 
 absl::Status CancelBudget::check(const std::string& peer, Clock::time_point now) const {
-  if (max_cancels_ == 0) return absl::OkStatus();
+  if (!counts(peer)) return absl::OkStatus();
   const std::lock_guard lock(mutex_);
   const auto found = windows_.find(peer);
   if (found == windows_.end()) return absl::OkStatus();

@@ -21,7 +21,8 @@ class CancelBudget {
   // Connections remembered; beyond that those whose window has passed are forgotten.
   static constexpr size_t kMaxPeers = 4096;
 
-  // `max_cancels` in one window; 0: any number.
+  // `max_cancels` in one window; 0: any number. The connections of a Unix socket cannot be told
+  // apart, so that theirs are not counted.
   explicit CancelBudget(int max_cancels) : max_cancels_(max_cancels) {}
 
   void count(const std::string& peer, Clock::time_point now);
@@ -35,6 +36,7 @@ class CancelBudget {
     int cancels = 0;
   };
 
+  bool counts(const std::string& peer) const;
   void forget_past(Clock::time_point now);
 
   const int max_cancels_;

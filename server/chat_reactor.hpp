@@ -7,15 +7,16 @@ namespace cogserve {
 
 class ChatReactor final : public CallReactor<grpc::ServerUnaryReactor> {
  public:
-  ChatReactor(grpc::CallbackServerContext* context, v1::ChatResponse* response, ActiveCalls* active,
+  ChatReactor(grpc::CallbackServerContext* context, grpc::ByteBuffer* response, ActiveCalls* active,
               CancelBudget* cancels)
-      : CallReactor(context, active, cancels), response_(response) {}
+      : CallReactor(context, active, cancels), response_bytes_(response) {}
 
   void write(v1::Delta* delta) override;
   void finish(const absl::Status& status, const v1::Final& final) override;
 
  private:
-  v1::ChatResponse* const response_;
+  grpc::ByteBuffer* const response_bytes_;
+  v1::ChatResponse response_;
 };
 
 }  // namespace cogserve

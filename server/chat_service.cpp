@@ -7,12 +7,13 @@
 #include "server/chat_reactor.hpp"
 #include "server/generate_reactor.hpp"
 #include "server/grpc_status.hpp"
+#include "server/message_bytes.hpp"
 
 namespace cogserve {
 namespace {
 
 // A stream that ends before it has begun.
-class RefusedStream final : public grpc::ServerWriteReactor<v1::StreamChatResponse> {
+class RefusedStream final : public grpc::ServerWriteReactor<grpc::ByteBuffer> {
  public:
   explicit RefusedStream(const grpc::Status& status) { Finish(status); }
   void OnDone() override { delete this; }
@@ -41,35 +42,44 @@ ChatService::ChatService(const Readiness* readiness, ActiveCalls* active,
     : readiness_(readiness), active_(active), options_(options), cancels_(options.max_cancels) {}
 
 absl::StatusOr<CheckedRequest> ChatService::accept(const grpc::CallbackServerContext& context,
-                                                   const v1::ChatRequest& request) {
+                                                   const grpc::ByteBuffer* request) {
   if (absl::Status status = readiness_->admit(); !status.ok()) return status;
   if (absl::Status status = cancels_.check(context.peer(), Clock::now()); !status.ok()) {
     return status;
   }
-  return check_request(request, model_.load(std::memory_order_acquire)->rules());
+  absl::StatusOr<v1::ChatRequest> message = take_request(request);
+  if (!message.ok()) return message.status();
+  return check_request(*std::move(message), model_.load(std::memory_order_acquire)->rules());
 }
 
 template <typename Reactor>
 void ChatService::run(Reactor* reactor, const grpc::CallbackServerContext& context,
                       CheckedRequest request) {
-  reactor->run(std::make_shared<Call>(
+  const auto call = std::make_shared<Call>(
       model_.load(std::memory_order_acquire), reactor, std::move(request),
-      deadline_of(context, options_.max_request_time), options_.log_requests));
+      deadline_of(context, options_.max_request_time), options_.log_requests);
+  reactor->carry(call);
+  // A drain that began meanwhile may have found no call active before this one was.
+  if (absl::Status status = readiness_->admit(); !status.ok()) {
+    call->abort(std::move(status));
+  } else {
+    call->start();
+  }
 }
 
 grpc::ServerUnaryReactor* ChatService::Chat(grpc::CallbackServerContext* context,
-                                            const v1::ChatRequest* request,
-                                            v1::ChatResponse* response) {
-  absl::StatusOr<CheckedRequest> checked = accept(*context, *request);
+                                            const grpc::ByteBuffer* request,
+                                            grpc::ByteBuffer* response) {
+  absl::StatusOr<CheckedRequest> checked = accept(*context, request);
   if (!checked.ok()) return finish_now(context, fail_call(checked.status(), {}, context));
   auto* reactor = new ChatReactor(context, response, active_, &cancels_);
   run(reactor, *context, *std::move(checked));
   return reactor;
 }
 
-grpc::ServerWriteReactor<v1::StreamChatResponse>* ChatService::StreamChat(
-    grpc::CallbackServerContext* context, const v1::ChatRequest* request) {
-  absl::StatusOr<CheckedRequest> checked = accept(*context, *request);
+grpc::ServerWriteReactor<grpc::ByteBuffer>* ChatService::StreamChat(
+    grpc::CallbackServerContext* context, const grpc::ByteBuffer* request) {
+  absl::StatusOr<CheckedRequest> checked = accept(*context, request);
   if (!checked.ok()) return new RefusedStream(fail_call(checked.status(), {}, context));
   auto* reactor = new GenerateReactor(context, active_, &cancels_);
   run(reactor, *context, *std::move(checked));

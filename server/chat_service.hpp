@@ -12,6 +12,7 @@
 #include "server/active_calls.hpp"
 #include "server/cancel_budget.hpp"
 #include "server/readiness.hpp"
+#include "server/request_validation.hpp"
 #include "server/served_model.hpp"
 
 namespace cogserve {
@@ -22,7 +23,12 @@ struct ChatServiceOptions {
   int max_cancels = 100;  // of one connection in ten seconds; 0 = any number
 };
 
-class ChatService final : public v1::CogServe::CallbackService {
+// Chat and StreamChat as bytes (message_bytes.hpp).
+using ChatServiceBase =
+    v1::CogServe::WithRawCallbackMethod_Chat<v1::CogServe::WithRawCallbackMethod_StreamChat<
+        v1::CogServe::WithCallbackMethod_GetModel<v1::CogServe::Service>>>;
+
+class ChatService final : public ChatServiceBase {
  public:
   // `readiness` and `active` outlive it.
   ChatService(const Readiness* readiness, ActiveCalls* active, const ChatServiceOptions& options);
@@ -31,17 +37,17 @@ class ChatService final : public v1::CogServe::CallbackService {
   void set_model(ServedModel* model) { model_.store(model, std::memory_order_release); }
 
   grpc::ServerUnaryReactor* Chat(grpc::CallbackServerContext* context,
-                                 const v1::ChatRequest* request,
-                                 v1::ChatResponse* response) override;
-  grpc::ServerWriteReactor<v1::StreamChatResponse>* StreamChat(
-      grpc::CallbackServerContext* context, const v1::ChatRequest* request) override;
+                                 const grpc::ByteBuffer* request,
+                                 grpc::ByteBuffer* response) override;
+  grpc::ServerWriteReactor<grpc::ByteBuffer>* StreamChat(grpc::CallbackServerContext* context,
+                                                         const grpc::ByteBuffer* request) override;
   grpc::ServerUnaryReactor* GetModel(grpc::CallbackServerContext* context,
                                      const v1::GetModelRequest* request,
                                      v1::Model* response) override;
 
  private:
   absl::StatusOr<CheckedRequest> accept(const grpc::CallbackServerContext& context,
-                                        const v1::ChatRequest& request);
+                                        const grpc::ByteBuffer* request);
   template <typename Reactor>
   void run(Reactor* reactor, const grpc::CallbackServerContext& context, CheckedRequest request);
 

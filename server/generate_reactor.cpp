@@ -2,6 +2,8 @@
 
 #include <utility>
 
+#include "server/message_bytes.hpp"
+
 namespace cogserve {
 
 void GenerateReactor::begin_message() {
@@ -14,7 +16,8 @@ void GenerateReactor::begin_message() {
 void GenerateReactor::write(v1::Delta* delta) {
   begin_message();
   message_.mutable_delta()->Swap(delta);
-  StartWrite(&message_);
+  write_message(message_, &bytes_);
+  StartWrite(&bytes_);
 }
 
 void GenerateReactor::finish(const absl::Status& status, const v1::Final& final) {
@@ -24,7 +27,8 @@ void GenerateReactor::finish(const absl::Status& status, const v1::Final& final)
   }
   begin_message();
   *message_.mutable_final() = final;
-  StartWriteAndFinish(&message_, grpc::WriteOptions(), grpc::Status::OK);
+  write_message(message_, &bytes_);
+  StartWriteAndFinish(&bytes_, grpc::WriteOptions(), grpc::Status::OK);
 }
 
 void GenerateReactor::OnWriteDone(bool ok) { call().on_written(ok); }

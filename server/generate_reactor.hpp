@@ -5,7 +5,7 @@
 
 namespace cogserve {
 
-class GenerateReactor final : public CallReactor<grpc::ServerWriteReactor<v1::StreamChatResponse>> {
+class GenerateReactor final : public CallReactor<grpc::ServerWriteReactor<grpc::ByteBuffer>> {
  public:
   using CallReactor::CallReactor;
 
@@ -17,7 +17,8 @@ class GenerateReactor final : public CallReactor<grpc::ServerWriteReactor<v1::St
   // An empty message; the first one carries request_id and model.
   void begin_message();
 
-  v1::StreamChatResponse message_;  // in flight: gRPC reads it until OnWriteDone
+  v1::StreamChatResponse message_;
+  grpc::ByteBuffer bytes_;  // of the message in flight: gRPC reads them until OnWriteDone
   bool named_ = false;
 };
 

@@ -23,8 +23,9 @@ Generation::Generation(const ServedModel& model, OutputOptions options, Submissi
       options_(std::move(options)),
       submission_(std::move(submission)),
       received_(received),
-      text_(&model.tokenizer(),
-            {.stops = options_.stop, .strip_leading_space = options_.strip_leading_space}) {}
+      text_(&model.tokenizer(), {.stops = options_.stop,
+                                 .min_tokens = options_.min_tokens,
+                                 .strip_leading_space = options_.strip_leading_space}) {}
 
 bool Generation::take(v1::Delta* delta) {
   while (!ended()) {

@@ -19,6 +19,7 @@ namespace cogserve {
 struct OutputOptions {
   std::vector<std::string> stop;
   std::vector<int32_t> stop_token_ids;
+  int min_tokens = 0;
   bool ignore_eos = false;
   bool return_token_ids = false;
   bool return_logprobs = false;

@@ -65,6 +65,9 @@ void set_http2_limits(const NetworkOptions& network, grpc::ServerBuilder* builde
       {GRPC_ARG_SERVER_HANDSHAKE_TIMEOUT_MS, 10000},
   };
   for (const auto& [name, value] : arguments) builder->AddChannelArgument(name, value);
+  // A compressed message is inflated before its size is checked, without any bound.
+  builder->SetCompressionAlgorithmSupportStatus(GRPC_COMPRESS_DEFLATE, false);
+  builder->SetCompressionAlgorithmSupportStatus(GRPC_COMPRESS_GZIP, false);
   builder->SetMaxReceiveMessageSize(static_cast<int>(network.max_message_bytes));
   builder->SetMaxSendMessageSize(kMaxSendBytes);
   builder->SetResourceQuota(grpc::ResourceQuota("cogserve").Resize(kMemoryQuota));
@@ -197,13 +200,14 @@ void GrpcServer::watch() {
 void GrpcServer::check_engine(const Engine& engine) {
   const auto silence = engine.silence();
   const std::lock_guard lock(health_mutex_);
+  // A drain must not wait for it either.
+  if (silence > watch_options_.stall_timeout) stuck_.store(true, std::memory_order_relaxed);
   if (readiness_.state() != Readiness::State::kServing) return;
   if (!engine.healthy()) {
     readiness_.advance(Readiness::State::kFailed);
     health_->set_ready(false);
     return;
   }
-  if (silence > watch_options_.stall_timeout) stuck_.store(true, std::memory_order_relaxed);
   const bool stalled = silence > watch_options_.stall_timeout / kStallSteps;
   if (stalled == stalled_) return;
   stalled_ = stalled;

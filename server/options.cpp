@@ -1,5 +1,6 @@
 #include "server/options.hpp"
 
+#include <algorithm>
 #include <filesystem>
 #include <limits>
 
@@ -61,7 +62,8 @@ void ServeFlags::add_schedule_flags() {
   table_.add("max-image-bytes", &max_image_bytes_, "SIZE", "Largest encoded picture.");
   table_.add("max-image-pixels", &options_.limits.image.max_pixels, "N",
              "Most pixels of a picture, whatever it is resized to.");
-  table_.add("warmup", &options_.warmup, "Run a text and a picture before SERVING.");
+  table_.add("warmup", &options_.warmup,
+             "Run a text, a picture and, on a GPU, batches of texts before SERVING.");
 }
 
 void ServeFlags::add_network_flags() {
@@ -88,7 +90,8 @@ void ServeFlags::add_network_flags() {
   table_.add("grpc-max-connection-age", &network.max_connection_age, "TIME",
              "Age at which clients are asked to connect anew.");
   table_.add("grpc-max-connection-age-grace", &network.max_connection_age_grace, "TIME",
-             "Time that calls of such a connection have left.");
+             "Time that calls of such a connection have left. Unless given: 20 s more than "
+             "--max-request-time.");
   table_.add("grpc-max-cancels", &options_.chat.max_cancels, "N",
              "Calls that a connection may cancel in 10 seconds; 0: any number.");
   table_.add("enable-reflection", &reflection_,
@@ -106,7 +109,8 @@ void ServeFlags::add_server_flags() {
   table_.add("max-request-time", &options_.chat.max_request_time, "TIME",
              "Longest time of one call, whatever its own deadline.");
   table_.add("slow-reader-time", &options_.engine.slow_reader_time, "TIME",
-             "A client that takes nothing for so long loses its call.");
+             "A client that takes nothing for so long loses its call; in all, if it keeps others "
+             "from starting.");
   table_.add_choice("log-level", &options_.log_level, {"debug", "info", "warning", "error", "off"},
                     "Least important lines that are written.");
   table_.add_choice("log-format", &options_.log_format, {"text", "json"},
@@ -117,14 +121,25 @@ void ServeFlags::add_server_flags() {
 
 absl::Status ServeFlags::complete() {
   EngineConfig& engine = options_.engine;
-  if (engine.model_dir.empty()) engine.model_dir = default_model_dir();
+  if (engine.model_dir.empty()) {
+    // An unset variable in somebody's script must not serve another model than they meant.
+    if (table_.given("model")) return refuse_flag("model", "wants a directory, got nothing");
+    engine.model_dir = default_model_dir();
+  }
   engine.formats = formats_.formats();
   engine.load_format = load_format_ == "dummy" ? LoadFormat::kDummy : LoadFormat::kSafetensors;
   engine.rope_dtype = rope_dtype_ == "bf16"   ? RopeDtype::kBF16
                       : rope_dtype_ == "fp32" ? RopeDtype::kF32
                                               : RopeDtype::kAuto;
   engine.max_itl = std::chrono::milliseconds(max_itl_ms_);
+  if (!table_.given("max-image-bytes")) {
+    max_image_bytes_ = std::min<uint64_t>(max_image_bytes_, options_.network.max_message_bytes);
+  }
   options_.limits.image.max_encoded_bytes = max_image_bytes_;
+  if (!table_.given("grpc-max-connection-age-grace")) {
+    options_.network.max_connection_age_grace =
+        options_.chat.max_request_time + std::chrono::seconds(20);
+  }
   if (options_.chat_template == "auto") options_.chat_template.clear();
   if (options_.served_model_names.empty()) {
     namespace fs = std::filesystem;
@@ -146,8 +161,10 @@ absl::Status ServeFlags::check_ranges() const {
       check_flag_range("max-itl-ms", max_itl_ms_, 0, 60000),
       check_flag_range("vision-layers-per-step", engine.vision_layers_per_step, 0, kMany),
       check_flag_range("max-queue-size", engine.max_queue_size, 1, kMany),
+      check_flag_range("max-queue-time", engine.max_queue_time.count(), 1, kMany),
       check_flag_range("preprocess-threads", options_.preprocess_threads, 1, 256),
-      check_flag_range("max-image-bytes", static_cast<int64_t>(max_image_bytes_), 1, 32 << 20),
+      check_flag_range("max-image-bytes", static_cast<int64_t>(max_image_bytes_), 1,
+                       network.max_message_bytes),
       check_flag_range("max-image-pixels", options_.limits.image.max_pixels, 1, 48 << 20),
       check_flag_range("grpc-port", network.port, 0, 65535),
       check_flag_range("grpc-max-message-bytes", network.max_message_bytes, 1024, 64 << 20),
@@ -155,6 +172,8 @@ absl::Status ServeFlags::check_ranges() const {
       check_flag_range("grpc-max-cancels", options_.chat.max_cancels, 0, kMany),
       check_flag_range("grpc-keepalive-time", network.keepalive_time.count(), 1000, kMany),
       check_flag_range("grpc-keepalive-timeout", network.keepalive_timeout.count(), 1000, kMany),
+      check_flag_range("grpc-max-connection-age-grace", network.max_connection_age_grace.count(),
+                       options_.chat.max_request_time.count(), std::numeric_limits<int64_t>::max()),
       check_flag_range("stall-timeout", options_.stall_timeout.count(), 1000, kMany),
       check_flag_range("slow-reader-time", engine.slow_reader_time.count(), 100, kMany),
   };

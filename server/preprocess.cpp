@@ -193,7 +193,14 @@ absl::StatusOr<int> Preprocessor::resolve_max_tokens(const CheckedRequest& reque
   }
   // A cache smaller than one context limits what fits, too; the engine refuses what it never can.
   const int64_t cache_room = std::max<int64_t>(info.kv_tokens() - prompt_tokens, 1);
-  return static_cast<int>(std::min<int64_t>({limits_.default_max_tokens, room, cache_room}));
+  const auto most = std::min<int64_t>({limits_.default_max_tokens, room, cache_room});
+  if (request.min_tokens <= most) return static_cast<int>(most);
+  return with_limit(
+      invalid_argument("KV_NEVER_FITS", "stopping.min_tokens",
+                       "min_tokens is " + std::to_string(request.min_tokens) +
+                           "; beside a prompt of " + std::to_string(prompt_tokens) +
+                           " tokens the server's KV cache has room for " + std::to_string(most)),
+      std::to_string(most), std::to_string(request.min_tokens));
 }
 
 uint64_t Preprocessor::fresh_seed() {

@@ -95,7 +95,7 @@ class ConversationReader {
   ConversationReader(const RequestLimits& limits, CheckedRequest* checked)
       : limits_(limits), checked_(*checked) {}
 
-  absl::Status read(const v1::ChatRequest& request) {
+  absl::Status read(v1::ChatRequest& request) {
     const auto count = static_cast<size_t>(request.messages_size());
     if (count == 0 || count > limits_.max_messages) {
       return over_limit("MESSAGES", "messages", "wrong number of messages",
@@ -112,16 +112,18 @@ class ConversationReader {
                               "the last message must be the user's");
     }
     for (int i = 0; i < request.messages_size(); ++i) {
-      if (absl::Status status = read_message(request.messages(i), i); !status.ok()) return status;
+      if (absl::Status status = read_message(*request.mutable_messages(i), i); !status.ok()) {
+        return status;
+      }
     }
     return absl::OkStatus();
   }
 
   // Null: there is none.
-  const std::string* image() const { return image_; }
+  std::string* image() const { return image_; }
 
  private:
-  absl::Status read_message(const v1::Message& message, int index) {
+  absl::Status read_message(v1::Message& message, int index) {
     const std::string field = index_text("messages", index);
     if (static_cast<size_t>(message.parts_size()) > limits_.max_parts) {
       return over_limit("PARTS", field + ".parts", "too many parts",
@@ -131,7 +133,7 @@ class ConversationReader {
     text::Turn turn{from_user ? text::Role::kUser : text::Role::kAssistant, {}};
     bool image_here = false;
     for (int i = 0; i < message.parts_size(); ++i) {
-      const v1::Part& part = message.parts(i);
+      v1::Part& part = *message.mutable_parts(i);
       const std::string part_field = field + "." + index_text("parts", i);
       absl::Status status;
       switch (part.kind_case()) {
@@ -139,7 +141,7 @@ class ConversationReader {
           status = read_text(part.text(), part_field + ".text", &turn.text);
           break;
         case v1::Part::kImage:
-          status = read_image(part.image(), from_user, part_field + ".image");
+          status = read_image(*part.mutable_image(), from_user, part_field + ".image");
           image_here = true;
           break;
         case v1::Part::KIND_NOT_SET:
@@ -168,7 +170,7 @@ class ConversationReader {
     return absl::OkStatus();
   }
 
-  absl::Status read_image(const std::string& image, bool from_user, const std::string& field) {
+  absl::Status read_image(std::string& image, bool from_user, const std::string& field) {
     if (!from_user) {
       return invalid_argument("IMAGE_ROLE", field, "only a user's message may hold an image");
     }
@@ -189,7 +191,7 @@ class ConversationReader {
 
   const RequestLimits& limits_;
   CheckedRequest& checked_;
-  const std::string* image_ = nullptr;
+  std::string* image_ = nullptr;
   size_t prompt_bytes_ = 0;
 };
 
@@ -245,7 +247,7 @@ absl::Status read_sampling(const v1::ChatRequest& request, const RequestRules& r
   const absl::Status checks[] = {
       check_range("sampling.temperature", to.temperature, 0.0f, 2.0f),
       check_range("sampling.top_p", to.top_p, 0.0f, 1.0f),
-      check_range("sampling.top_k", to.top_k, 0, rules.limits.max_top_k),
+      check_range("sampling.top_k", from.top_k(), 0, rules.limits.max_top_k),
       check_range("sampling.min_p", to.min_p, 0.0f, 1.0f),
       check_range("sampling.repetition_penalty", to.repetition_penalty, 0.1f, 2.0f),
       check_range("sampling.presence_penalty", to.presence_penalty, -2.0f, 2.0f),
@@ -319,8 +321,7 @@ absl::Status read_stopping(const v1::Stopping& stopping, const RequestRules& rul
 
 }  // namespace
 
-absl::StatusOr<CheckedRequest> check_request(const v1::ChatRequest& request,
-                                             const RequestRules& rules) {
+absl::StatusOr<CheckedRequest> check_request(v1::ChatRequest request, const RequestRules& rules) {
   CheckedRequest checked;
   absl::Status status = check_request_id(request.request_id(), rules.limits);
   if (status.ok()) status = check_model(request.model(), rules);
@@ -332,7 +333,7 @@ absl::StatusOr<CheckedRequest> check_request(const v1::ChatRequest& request,
   if (!status.ok()) return status;
   checked.request_id = request.request_id();
   checked.return_token_ids = request.return_token_ids();
-  if (conversation.image() != nullptr) checked.image = *conversation.image();  // last: it is large
+  if (conversation.image() != nullptr) checked.image = std::move(*conversation.image());
   return checked;
 }
 

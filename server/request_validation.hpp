@@ -46,7 +46,6 @@ struct CheckedRequest {
   bool return_token_ids = false;
 };
 
-absl::StatusOr<CheckedRequest> check_request(const v1::ChatRequest& request,
-                                             const RequestRules& rules);
+absl::StatusOr<CheckedRequest> check_request(v1::ChatRequest request, const RequestRules& rules);
 
 }  // namespace cogserve

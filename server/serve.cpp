@@ -1,5 +1,6 @@
 #include "server/serve.hpp"
 
+#include <google/protobuf/stubs/logging.h>
 #include <signal.h>
 #include <unistd.h>
 
@@ -31,13 +32,12 @@ namespace {
 
 using std::chrono::milliseconds;
 
-constexpr milliseconds kPoll{100};          // between looks at signals and the engine
-constexpr milliseconds kWarmupPoll{2};      // between looks at signals while warming up
+constexpr milliseconds kPoll{100};      // between looks at signals and the engine
+constexpr milliseconds kWarmupPoll{2};  // between looks at signals while warming up
 constexpr milliseconds kFirstWarmupNotice{1000};
 constexpr milliseconds kWarmupNotice{30000};
-constexpr milliseconds kFlushGrace{2000};   // for the last bytes of finished calls to go out
-constexpr milliseconds kAbortGrace{2000};   // for statuses to go out after calls were ended
-constexpr milliseconds kStuckGrace{10000};  // on top of the drain's time, then the process goes
+constexpr milliseconds kFlushGrace{2000};  // for the last bytes of finished calls to go out
+constexpr milliseconds kAbortGrace{2000};  // for statuses to go out after calls were ended
 
 // Ends the process if it is not destroyed in time: a shutdown that hangs must not look alive.
 class ShutdownWatchdog {
@@ -145,19 +145,6 @@ absl::Status draining_error() {
                           milliseconds(500));
 }
 
-// Until no call runs; cut short by the timeout or a second signal.
-void drain(const StopSignals& signals, milliseconds timeout, GrpcServer* server) {
-  const auto end = Clock::now() + timeout;
-  while (!server->wait_until_idle(kPoll)) {
-    if (Clock::now() < end && !signals.wait(milliseconds(0)).has_value()) continue;
-    log_event(LogLevel::kWarning, "drain.cut",
-              {{"calls_ended", static_cast<int64_t>(server->active_calls())}});
-    server->abort_calls(draining_error());
-    server->wait_until_idle(kAbortGrace);
-    return;
-  }
-}
-
 // A thread that hangs cannot be joined: callers are told, then the process goes as it is.
 [[noreturn]] void leave_stuck_engine(GrpcServer* server) {
   log_event(LogLevel::kError, "engine.stuck",
@@ -172,25 +159,40 @@ void drain(const StopSignals& signals, milliseconds timeout, GrpcServer* server)
   _exit(kExitEngineFailed);
 }
 
-// Serves until a signal or a dead engine; returns the exit code.
-int serve_until_stopped(const StopSignals& signals, const ServeOptions& options,
-                        GrpcServer* server) {
+// Until no call runs; cut short by the timeout or a second signal.
+void drain(const StopSignals& signals, milliseconds timeout, GrpcServer* server) {
+  const auto end = Clock::now() + timeout;
+  while (!server->wait_until_idle(kPoll)) {
+    if (server->stuck()) leave_stuck_engine(server);
+    if (Clock::now() < end && !signals.wait(milliseconds(0)).has_value()) continue;
+    log_event(LogLevel::kWarning, "drain.cut",
+              {{"calls_ended", static_cast<int64_t>(server->active_calls())}});
+    server->abort_calls(draining_error());
+    server->wait_until_idle(kAbortGrace);
+    return;
+  }
+}
+
+// Serves until a signal or a dead engine; returns the exit code. From then on `watchdog` runs.
+int serve_until_stopped(const StopSignals& signals, const ServeOptions& options, GrpcServer* server,
+                        std::optional<ShutdownWatchdog>* watchdog) {
   while (true) {
     const std::optional<int> signal = signals.wait(kPoll);
     if (signal.has_value()) {
       log_event(LogLevel::kInfo, "draining",
                 {{"signal", *signal == SIGTERM ? "SIGTERM" : "SIGINT"},
                  {"calls", static_cast<int64_t>(server->active_calls())}});
-      const ShutdownWatchdog watchdog(options.shutdown_timeout + kStuckGrace);
+      // And time for the engine's last step, as long as one may take.
+      watchdog->emplace(options.shutdown_timeout + kAbortGrace + kFlushGrace +
+                        options.stall_timeout);
       server->begin_drain();
       drain(signals, options.shutdown_timeout, server);
       server->shutdown(kFlushGrace);
-      log_event(LogLevel::kInfo, "stopped");
       return 0;
     }
     if (!server->healthy()) {
       log_event(LogLevel::kError, "engine.failed");
-      const ShutdownWatchdog watchdog(2 * (kAbortGrace + kFlushGrace));
+      watchdog->emplace(2 * (kAbortGrace + kFlushGrace));
       server->wait_until_idle(kAbortGrace);  // the engine has ended its streams
       server->shutdown(kFlushGrace);
       return kExitEngineFailed;
@@ -200,6 +202,7 @@ int serve_until_stopped(const StopSignals& signals, const ServeOptions& options,
 }
 
 int serve(const StopSignals& signals, const ServeOptions& options) {
+  std::optional<ShutdownWatchdog> watchdog;  // outlives the engine, whose thread may hang
   auto server = GrpcServer::start(
       options.network, options.chat,
       {.patience = options.engine.slow_reader_time, .stall_timeout = options.stall_timeout});
@@ -214,8 +217,10 @@ int serve(const StopSignals& signals, const ServeOptions& options) {
   }
   (*server)->serve(model->get());
   write_banner(options, **model, (*server)->port(), Clock::now() - begin);
-  const int code = serve_until_stopped(signals, options, server->get());
+  const int code = serve_until_stopped(signals, options, server->get(), &watchdog);
   server->reset();  // before the model that its calls use
+  model->reset();
+  if (code == 0) log_event(LogLevel::kInfo, "stopped");
   return code;
 }
 
@@ -240,7 +245,9 @@ int run_serve(const std::vector<std::string>& arguments) {
     return kExitUsage;
   }
   configure_log(options.log_level, options.log_format == "json");
-  setenv("GRPC_VERBOSITY", "NONE", 0);  // its own lines are not ours; we report what matters
+  // Their own lines are not ours; we report what matters.
+  setenv("GRPC_VERBOSITY", "NONE", 0);
+  google::protobuf::SetLogHandler(nullptr);
   const StopSignals signals;
   return serve(signals, options);
 }

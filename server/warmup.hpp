@@ -1,4 +1,5 @@
-// One text and one picture through the engine, before the first caller pays for cold caches.
+// One text, one picture and the engine's decode_batches of texts through it, before the first
+// caller pays for cold caches and for what a device chooses and records.
 #pragma once
 
 #include <functional>
@@ -8,7 +9,8 @@
 
 namespace cogserve {
 
-// Blocks, and calls `wait_a_little` over and over meanwhile. An error is the engine's own.
+// Blocks, and calls `wait_a_little` over and over meanwhile; if that does not return, neither does
+// this. An error is the engine's own.
 absl::Status warm_up(Engine& engine, const std::function<void()>& wait_a_little);
 
 }  // namespace cogserve

@@ -6,7 +6,6 @@ namespace cogserve::text {
 
 TextStream::TextStream(const Tokenizer* tokenizer, TextStreamOptions options)
     : tokenizer_(tokenizer),
-      include_stop_(options.include_stop),
       min_tokens_(options.min_tokens),
       strip_next_space_(options.strip_leading_space),
       matcher_(std::move(options.stops)) {}
@@ -40,7 +39,7 @@ std::string TextStream::show(std::string_view text) {
     const std::optional<size_t> completed = matcher_.push(byte);
     if (!completed.has_value() || tokens_ <= min_tokens_) continue;
     stop_index_ = completed;
-    if (!include_stop_) held_.resize(held_.size() - matcher_.stop(*completed).size());
+    held_.resize(held_.size() - matcher_.stop(*completed).size());
     return std::exchange(held_, {});
   }
   const size_t safe = held_.size() - matcher_.pending();

@@ -23,8 +23,6 @@ namespace cogserve::text {
 struct TextStreamOptions {
   // Not empty; their limits in number and length are the caller's to check.
   std::vector<std::string> stops = {};
-  // Show the stop string itself, too.
-  bool include_stop = false;
   // A stop string that is completed by one of the first `min_tokens` tokens is text like any other.
   int min_tokens = 0;
   // Drop one space at the very beginning: the prompt ends in "Answer:" and the model goes on with
@@ -51,7 +49,6 @@ class TextStream {
   std::string show(std::string_view text);
 
   const Tokenizer* tokenizer_;
-  bool include_stop_;
   int min_tokens_;
   bool strip_next_space_;
   int64_t tokens_ = 0;

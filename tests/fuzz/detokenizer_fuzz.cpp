@@ -66,15 +66,14 @@ std::vector<std::string> take_stops(Input* input) {
 }
 
 // The definition of what is shown, on the whole text at once.
-std::string cut_at_first_stop(const std::string& text, const std::vector<std::string>& stops,
-                              bool include_stop) {
+std::string cut_at_first_stop(const std::string& text, const std::vector<std::string>& stops) {
   for (size_t end = 1; end <= text.size(); ++end) {
     size_t longest = 0;
     const std::string_view head(text.data(), end);
     for (const std::string& stop : stops) {
       if (head.ends_with(stop)) longest = std::max(longest, stop.size());
     }
-    if (longest > 0) return text.substr(0, include_stop ? end : end - longest);
+    if (longest > 0) return text.substr(0, end - longest);
   }
   return text;
 }
@@ -84,16 +83,14 @@ std::string cut_at_first_stop(const std::string& text, const std::vector<std::st
 extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   Input input(data, size);
   TextStreamOptions options;
-  const uint8_t flags = input.take();
-  options.include_stop = (flags & 1) != 0;
-  options.strip_leading_space = (flags & 2) != 0;
+  options.strip_leading_space = (input.take() & 1) != 0;
   options.stops = take_stops(&input);
   std::vector<int32_t> ids;
   while (!input.empty()) ids.push_back(take_token(&input));
 
   std::string whole = tokenizer().decode(ids);
   if (options.strip_leading_space && whole.starts_with(' ')) whole.erase(0, 1);
-  const std::string expected = cut_at_first_stop(whole, options.stops, options.include_stop);
+  const std::string expected = cut_at_first_stop(whole, options.stops);
 
   TextStream stream(&tokenizer(), options);
   std::string shown;

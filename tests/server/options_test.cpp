@@ -147,6 +147,24 @@ TEST(ServeFlags, flags_that_contradict_each_other_are_refused) {
   EXPECT_THAT(parse({"--max-num-seqs", "0"}).error, HasSubstr("--max-num-seqs"));
   EXPECT_THAT(parse({"--max-image-bytes", "33MiB"}).error, HasSubstr("--max-image-bytes"));
   EXPECT_THAT(parse({"--rope-dtype", "fp16"}).error, HasSubstr("auto, bf16, fp32"));
+  EXPECT_THAT(parse({"--max-queue-time", "0"}).error, HasSubstr("--max-queue-time"));
+}
+
+TEST(ServeFlags, an_empty_model_is_not_the_demo_model) {
+  EXPECT_THAT(parse({"--model", ""}).error, HasSubstr("--model"));
+  EXPECT_THAT(parse({}).options.engine.model_dir, HasSubstr("demo"));
+}
+
+TEST(ServeFlags, an_old_connection_leaves_a_call_all_the_time_it_may_take) {
+  const auto grace = [](const Parsed& parsed) {
+    EXPECT_EQ(parsed.error, "");
+    return parsed.options.network.max_connection_age_grace;
+  };
+  EXPECT_EQ(grace(parse({})), std::chrono::seconds(320));
+  EXPECT_EQ(grace(parse({"--max-request-time", "1h"})), std::chrono::seconds(3620));
+  EXPECT_EQ(grace(parse({"--grpc-max-connection-age-grace", "10m"})), std::chrono::seconds(600));
+  EXPECT_THAT(parse({"--grpc-max-connection-age-grace", "1m"}).error,
+              HasSubstr("--grpc-max-connection-age-grace"));
 }
 
 TEST(NetworkOptions, writes_addresses_of_every_kind) {
