@@ -150,10 +150,13 @@ TEST_F(EngineOnDevice, answers_the_same_when_preempted) {
     config.kv_cache_bytes = size_t{64} * element_bytes() * 4 * kBlocks;
   });
   ASSERT_EQ(engine->info().num_blocks, kBlocks);
-  const auto answers = ask_together(*engine);
-  expect_the_cpus_answers(*engine, answers);
   int preemptions = 0;
-  for (const Answer& answer : answers) preemptions += answer.end.preemptions;
+  // A fast device may be through with each before the next one comes.
+  for (int round = 0; round < 100 && preemptions == 0; ++round) {
+    const auto answers = ask_together(*engine);
+    expect_the_cpus_answers(*engine, answers);
+    for (const Answer& answer : answers) preemptions += answer.end.preemptions;
+  }
   EXPECT_GT(preemptions, 0) << "the pool was too roomy to prove anything";
 }
 
