@@ -5,11 +5,13 @@
 #include <grpcpp/generic/generic_stub.h>
 #include <grpcpp/security/credentials.h>
 
+#include <algorithm>
 #include <future>
 #include <mutex>
 #include <random>
 #include <utility>
 
+#include "client/call_setup.hpp"
 #include "client/retry.hpp"
 #include "client/status_details.hpp"
 #include "client/stream_call.hpp"
@@ -49,7 +51,14 @@ std::shared_ptr<grpc::ChannelCredentials> channel_credentials(const ConnectOptio
   if (!options.tls) return grpc::InsecureChannelCredentials();
   grpc::SslCredentialsOptions ssl;
   ssl.pem_root_certs = options.ca_certificates;
+  ssl.pem_cert_chain = options.certificate;
+  ssl.pem_private_key = options.private_key;
   return grpc::SslCredentials(ssl);
+}
+
+// Whether it can be sent as metadata.
+bool is_printable(const std::string& text) {
+  return std::all_of(text.begin(), text.end(), [](char c) { return c > ' ' && c < 0x7f; });
 }
 
 Error invalid_option(const char* field, std::string message) {
@@ -74,11 +83,14 @@ struct Client::Connection {
   std::mutex random_mutex;
   std::minstd_rand random{std::random_device{}()};
 
-  TimePoint deadline() const {
-    if (options.deadline.count() == 0 || options.deadline > kLongestDeadline) {
-      return TimePoint::max();
+  // Of a call that begins now.
+  CallSetup setup() const {
+    CallSetup setup;
+    setup.api_key = options.api_key;
+    if (options.deadline.count() > 0 && options.deadline <= kLongestDeadline) {
+      setup.deadline = std::chrono::system_clock::now() + options.deadline;
     }
-    return std::chrono::system_clock::now() + options.deadline;
+    return setup;
   }
 
   double jitter() {
@@ -92,10 +104,10 @@ struct Client::Connection {
       -> decltype(attempt(nullptr, nullptr)) {
     Cancellation never;
     if (cancellation == nullptr) cancellation = &never;
-    const TimePoint end = deadline();
+    const CallSetup of_call = setup();
     for (int tries = 0;; ++tries) {
       grpc::ClientContext context;
-      context.set_deadline(end);
+      of_call.apply(&context);
       bool got_token = false;
       cancellation->attach([&context] { context.TryCancel(); });
       auto result = attempt(&context, &got_token);
@@ -104,7 +116,7 @@ struct Client::Connection {
       const auto delay = retry_delay(result.error(), tries, options.retries, jitter());
       if (!delay) return result;
       const TimePoint next = std::chrono::system_clock::now() + *delay;
-      if (next >= end || cancellation->wait_until(next)) return result;
+      if (next >= of_call.deadline || cancellation->wait_until(next)) return result;
     }
   }
 };
@@ -126,6 +138,15 @@ Result<Client> Client::connect(const ConnectOptions& options) {
   if (!options.tls && !options.ca_certificates.empty()) {
     return invalid_option("ca_certificates",
                           "authorities are for TLS; without it nothing is encrypted");
+  }
+  if (options.certificate.empty() != options.private_key.empty()) {
+    return invalid_option("certificate", "a certificate and its private key come together");
+  }
+  if (!options.tls && !options.certificate.empty()) {
+    return invalid_option("certificate", "a certificate is for TLS; without it none is shown");
+  }
+  if (!is_printable(options.api_key)) {
+    return invalid_option("api_key", "a key is of printable ASCII, without spaces");
   }
   return Client(std::make_unique<Connection>(options));
 }
@@ -173,7 +194,7 @@ void Client::start_stream_chat(const ChatRequest& request,
                                std::function<void(Result<Answer>)> on_done,
                                std::shared_ptr<Cancellation> cancellation) {
   if (const auto error = check_texts(request)) return on_done(*error);
-  StreamCall::start(connection_->stub.get(), request, connection_->deadline(), std::move(on_delta),
+  StreamCall::start(connection_->stub.get(), request, connection_->setup(), std::move(on_delta),
                     std::move(on_done), std::move(cancellation));
 }
 

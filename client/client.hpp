@@ -24,8 +24,14 @@ struct ConnectOptions {
   // host:port, dns:///name:port or unix:/path.
   std::string target = "127.0.0.1:8001";
   bool tls = false;
-  // PEM; empty: the system's authorities. For `tls` alone.
+  // PEM, for `tls` alone: whom to trust (empty: the system's authorities), and what this client
+  // shows of itself, if the server asks.
   std::string ca_certificates = {};
+  std::string certificate = {};
+  std::string private_key = {};
+  // Sent with every call as `authorization: Bearer KEY`. Without `tls` everyone on the way can read
+  // it.
+  std::string api_key = {};
   // Of one call, all its attempts together; 0, or above a year: none.
   std::chrono::milliseconds deadline{0};
   // Further attempts after a refusal that may pass (see client/retry.hpp), never after a token.

@@ -7,11 +7,11 @@
 namespace cogserve::client {
 
 void StreamCall::start(v1::CogServe::StubInterface* stub, const ChatRequest& request,
-                       std::chrono::system_clock::time_point deadline, DeltaCallback on_delta,
-                       DoneCallback on_done, std::shared_ptr<Cancellation> cancellation) {
+                       const CallSetup& setup, DeltaCallback on_delta, DoneCallback on_done,
+                       std::shared_ptr<Cancellation> cancellation) {
   auto* call = new StreamCall(std::move(on_delta), std::move(on_done), std::move(cancellation));
   write_request(request, &call->request_);
-  call->context_.set_deadline(deadline);
+  setup.apply(&call->context_);
   if (call->cancellation_) {
     call->cancellation_->attach([call] { call->context_.TryCancel(); });
   }

@@ -5,6 +5,7 @@
 #include <functional>
 #include <memory>
 
+#include "client/call_setup.hpp"
 #include "client/cancellation.hpp"
 #include "client/error.hpp"
 #include "client/types.hpp"
@@ -20,8 +21,8 @@ class StreamCall final : public grpc::ClientReadReactor<v1::StreamChatResponse> 
 
   // `stub` must live until `on_done` has been called.
   static void start(v1::CogServe::StubInterface* stub, const ChatRequest& request,
-                    std::chrono::system_clock::time_point deadline, DeltaCallback on_delta,
-                    DoneCallback on_done, std::shared_ptr<Cancellation> cancellation);
+                    const CallSetup& setup, DeltaCallback on_delta, DoneCallback on_done,
+                    std::shared_ptr<Cancellation> cancellation);
 
  private:
   StreamCall(DeltaCallback on_delta, DoneCallback on_done,

@@ -18,9 +18,14 @@ void write_risks(const ServeOptions& options) {
   if (network.is_local()) return;
   if (!network.has_tls()) {
     log_event(LogLevel::kWarning, "exposed",
-              {{"what",
-                "no TLS: everyone who reaches this address may call, and everyone on the "
-                "way may read"}});
+              {{"what", network.asks_who_calls()
+                            ? "no TLS: everyone on the way may read requests, answers and keys"
+                            : "no TLS: everyone who reaches this address may call, and everyone on "
+                              "the way may read"}});
+  } else if (!network.asks_who_calls()) {
+    log_event(
+        LogLevel::kWarning, "exposed",
+        {{"what", "no keys, no client certificates: everyone who reaches this address may call"}});
   }
   if (grpc_is_exposed_to_floods(grpc::Version())) {
     log_event(LogLevel::kWarning, "exposed",
@@ -84,6 +89,7 @@ void write_banner(const ServeOptions& options, const ServedModel& model, int por
   log_event(LogLevel::kInfo, "serving",
             {{"address", bound_address(options.network, port)},
              {"tls", options.network.has_tls() ? "yes" : "no"},
+             {"callers", options.network.asks_who_calls() ? "known" : "anyone"},
              {"reflection", options.network.reflection ? "on" : "off"}});
 }
 

@@ -5,6 +5,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "engine/base/error.hpp"
+#include "server/exception_status.hpp"
 #include "server/log.hpp"
 
 namespace cogserve {
@@ -49,12 +50,13 @@ absl::Status name_server_limit(const absl::Status& status) {
 }  // namespace
 
 Call::Call(ServedModel* model, CallTransport* transport, CheckedRequest request,
-           CallDeadline deadline, bool log)
+           CallDeadline deadline, std::string caller, bool log)
     : SerialTask(&model->executor()),
       model_(model),
       request_id_(request.request_id.empty() ? make_request_id() : request.request_id),
       received_(Clock::now()),
       deadline_(deadline),
+      caller_(std::move(caller)),
       log_(log),
       output_(output_options(request)),
       request_(std::move(request)),
@@ -125,6 +127,15 @@ bool Call::check_stall(Clock::time_point now, std::chrono::milliseconds patience
 }
 
 void Call::step() {
+  try {
+    advance();
+  } catch (...) {
+    abort(status_of_exception());
+    advance();
+  }
+}
+
+void Call::advance() {
   take_submission();
   if (transport_ == nullptr) return;
   if (aborted()) {
@@ -143,7 +154,8 @@ void Call::take_submission() {
   }
   if (!arrived.has_value()) return;
   if (!arrived->ok()) {
-    finish(arrived->status(), {});
+    // Of a call that was aborted the preprocessor knows no more than that.
+    finish(aborted() ? abort_reason() : arrived->status(), {});
     return;
   }
   const std::shared_ptr<TokenStream> stream = (*arrived)->stream;
@@ -160,6 +172,7 @@ void Call::deliver() {
   if (generation_->take(&delta_)) {
     write_began_.store(Clock::now(), std::memory_order_relaxed);
     writing_.store(true, std::memory_order_release);
+    tokens_written_ = generation_->tokens();
     transport_->write(&delta_);
   } else if (generation_->ended()) {
     finish(generation_->status(), generation_->final());
@@ -168,7 +181,10 @@ void Call::deliver() {
 
 void Call::finish(const absl::Status& status, const v1::Final& final) {
   if (transport_ == nullptr) return;
-  const absl::Status named = deadline_.is_servers ? name_server_limit(status) : status;
+  absl::Status named = deadline_.is_servers ? name_server_limit(status) : status;
+  if (!named.ok() && tokens_written_ > 0 && transport_->delivers()) {
+    named = after_tokens(std::move(named), tokens_written_);
+  }
   if (log_) log_end(named, final);
   // The end, too, must be taken.
   write_began_.store(Clock::now(), std::memory_order_relaxed);
@@ -182,6 +198,7 @@ void Call::log_end(const absl::Status& status, const v1::Final& final) const {
   const double total = std::chrono::duration<double, std::milli>(Clock::now() - received_).count();
   log_event(LogLevel::kInfo, "request.done",
             {{"id", request_id_},
+             {"caller", caller_},
              {"code", code},
              {"reason", status.ok() ? v1::FinishReason_Name(final.finish_reason()) : reason},
              {"prompt_tokens", int64_t{final.usage().prompt_tokens()}},

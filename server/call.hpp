@@ -34,6 +34,8 @@ class CallTransport {
   virtual void write(v1::Delta* delta) = 0;
   // The answer is complete, or has failed.
   virtual void finish(const absl::Status& status, const v1::Final& final) = 0;
+  // Whether what was written is with the client, whatever comes after.
+  virtual bool delivers() const = 0;
   // Drops the connection's interest in this call: for a client that takes nothing, not even errors.
   virtual void reset() = 0;
   virtual Call& call() = 0;
@@ -41,9 +43,10 @@ class CallTransport {
 
 class Call final : public SerialTask {
  public:
-  // `model` and `transport` outlive the call's finish. `log`: one line when it is done.
+  // `model` and `transport` outlive the call's finish. `log`: one line when it is done, which names
+  // the caller.
   Call(ServedModel* model, CallTransport* transport, CheckedRequest request, CallDeadline deadline,
-       bool log);
+       std::string caller, bool log);
 
   // Hands the request to the preprocessor. Once.
   void start();
@@ -69,6 +72,7 @@ class Call final : public SerialTask {
   void step() override;
 
  private:
+  void advance();
   void on_prepared(absl::StatusOr<Submission> submission);
   // Takes what the preprocessor has brought, if it has; an error ends the call.
   void take_submission();
@@ -81,6 +85,7 @@ class Call final : public SerialTask {
   const std::string request_id_;
   const Clock::time_point received_;
   const CallDeadline deadline_;
+  const std::string caller_;
   const bool log_;
   const OutputOptions output_;
   CheckedRequest request_;  // until `start`
@@ -89,6 +94,7 @@ class Call final : public SerialTask {
   CallTransport* transport_;  // null once finished
   std::optional<Generation> generation_;
   v1::Delta delta_;
+  int tokens_written_ = 0;  // of which the transport has been given something
 
   // Shared with those who wake it.
   std::atomic<bool> aborted_{false};

@@ -9,9 +9,10 @@
 #include <memory>
 #include <utility>
 
+#include "server/access/caller_quota.hpp"
+#include "server/access/peer_counter.hpp"
 #include "server/active_calls.hpp"
 #include "server/call.hpp"
-#include "server/cancel_budget.hpp"
 #include "server/grpc_status.hpp"
 
 namespace cogserve {
@@ -19,8 +20,9 @@ namespace cogserve {
 template <typename Base>
 class CallReactor : public Base, public CallTransport {
  public:
-  CallReactor(grpc::CallbackServerContext* context, ActiveCalls* active, CancelBudget* cancels)
-      : context_(context), active_(active), cancels_(cancels) {}
+  CallReactor(grpc::CallbackServerContext* context, ActiveCalls* active, PeerCounter* cancels,
+              CallerQuota::Place place)
+      : context_(context), active_(active), cancels_(cancels), place_(std::move(place)) {}
 
   // `call` was made with this transport. It counts as active from here on.
   void carry(std::shared_ptr<Call> call) {
@@ -49,7 +51,8 @@ class CallReactor : public Base, public CallTransport {
  private:
   grpc::CallbackServerContext* const context_;
   ActiveCalls* const active_;
-  CancelBudget* const cancels_;
+  PeerCounter* const cancels_;
+  const CallerQuota::Place place_;  // the caller's, taken up to here
   std::shared_ptr<Call> call_;
 };
 

@@ -1,10 +1,14 @@
 #include "server/chat_service.hpp"
 
-#include <algorithm>
+#include <grpcpp/alarm.h>
+
 #include <memory>
 #include <utility>
 
+#include "absl/strings/str_cat.h"
+#include "engine/base/error.hpp"
 #include "server/chat_reactor.hpp"
+#include "server/exception_status.hpp"
 #include "server/generate_reactor.hpp"
 #include "server/grpc_status.hpp"
 #include "server/message_bytes.hpp"
@@ -12,19 +16,27 @@
 namespace cogserve {
 namespace {
 
-// A stream that ends before it has begun.
-class RefusedStream final : public grpc::ServerWriteReactor<grpc::ByteBuffer> {
- public:
-  explicit RefusedStream(const grpc::Status& status) { Finish(status); }
-  void OnDone() override { delete this; }
-};
+constexpr std::chrono::seconds kCancelWindow{10};
 
-grpc::ServerUnaryReactor* finish_now(grpc::CallbackServerContext* context,
-                                     const grpc::Status& status) {
-  grpc::ServerUnaryReactor* reactor = context->DefaultReactor();
-  reactor->Finish(status);
-  return reactor;
-}
+// Ends a call before it has begun: at once, or for those who guess keys after a while.
+template <typename Base>
+class Refusal final : public Base {
+ public:
+  Refusal(grpc::Status status, std::chrono::milliseconds delay) : status_(std::move(status)) {
+    if (delay.count() == 0) {
+      this->Finish(status_);
+    } else {
+      alarm_.Set(std::chrono::system_clock::now() + delay, [this](bool) { this->Finish(status_); });
+    }
+  }
+
+  void OnCancel() override { alarm_.Cancel(); }
+  void OnDone() override { delete this; }
+
+ private:
+  const grpc::Status status_;
+  grpc::Alarm alarm_;
+};
 
 // The client's deadline on our clock, or `most` from now if it is nearer.
 CallDeadline deadline_of(const grpc::CallbackServerContext& context,
@@ -37,27 +49,80 @@ CallDeadline deadline_of(const grpc::CallbackServerContext& context,
 
 }  // namespace
 
-ChatService::ChatService(const Readiness* readiness, ActiveCalls* active,
+ChatService::ChatService(const Readiness* readiness, Callers* callers, ActiveCalls* active,
                          const ChatServiceOptions& options)
-    : readiness_(readiness), active_(active), options_(options), cancels_(options.max_cancels) {}
+    : readiness_(readiness),
+      callers_(callers),
+      active_(active),
+      options_(options),
+      cancels_(options.max_cancels, kCancelWindow) {}
 
-absl::StatusOr<CheckedRequest> ChatService::accept(const grpc::CallbackServerContext& context,
-                                                   const grpc::ByteBuffer* request) {
-  if (absl::Status status = readiness_->admit(); !status.ok()) return status;
-  if (absl::Status status = cancels_.check(context.peer(), Clock::now()); !status.ok()) {
-    return status;
+absl::StatusOr<std::string> ChatService::identify(const grpc::CallbackServerContext& context) {
+  Credentials credentials;
+  credentials.peer = context.peer();
+  const auto [begin, end] = context.client_metadata().equal_range("authorization");
+  for (auto it = begin; it != end; ++it) {
+    credentials.authorization.emplace_back(it->second.data(), it->second.size());
   }
-  absl::StatusOr<v1::ChatRequest> message = take_request(request);
-  if (!message.ok()) return message.status();
-  return check_request(*std::move(message), model_.load(std::memory_order_acquire)->rules());
+  const auto tls = context.auth_context();
+  if (tls->IsPeerAuthenticated()) {
+    const grpc::string_ref name = tls->GetPeerIdentity().front();
+    credentials.certificate.assign(name.data(), name.size());
+  }
+  return callers_->identify(credentials, Clock::now());
+}
+
+absl::Status ChatService::check_cancels(const std::string& peer) const {
+  const auto excess = cancels_.excess(peer, Clock::now());
+  if (!excess.has_value()) return absl::OkStatus();
+  return with_limit(with_retry_delay(make_error(absl::StatusCode::kResourceExhausted, "CANCEL_RATE",
+                                                "", "this connection cancels too many calls"),
+                                     excess->left),
+                    absl::StrCat(options_.max_cancels, " in ", kCancelWindow.count(), " s"),
+                    absl::StrCat(excess->count));
+}
+
+absl::StatusOr<ChatService::Accepted> ChatService::accept(
+    const grpc::CallbackServerContext& context, const grpc::ByteBuffer* request,
+    std::string* request_id) {
+  try {
+    grpc::ByteBuffer bytes = take_bytes(request);
+    absl::StatusOr<std::string> caller = identify(context);
+    if (!caller.ok()) return caller.status();
+    if (absl::Status status = readiness_->admit(); !status.ok()) return status;
+    if (absl::Status status = check_cancels(context.peer()); !status.ok()) return status;
+    auto place = callers_->admit(*caller, Clock::now());
+    if (!place.ok()) return place.status();
+    absl::StatusOr<v1::ChatRequest> message = parse_request(&bytes);
+    if (!message.ok()) return message.status();
+    const RequestRules& rules = model_.load(std::memory_order_acquire)->rules();
+    if (check_request_id(message->request_id(), rules.limits).ok()) {
+      *request_id = message->request_id();
+    }
+    auto checked = check_request(*std::move(message), rules);
+    if (!checked.ok()) return checked.status();
+    return Accepted{*std::move(caller), *std::move(place), *std::move(checked)};
+  } catch (...) {
+    return status_of_exception();
+  }
+}
+
+template <typename Base>
+Base* ChatService::refuse(grpc::CallbackServerContext* context, const absl::Status& status,
+                          std::string_view request_id) {
+  const auto delay = status.code() == absl::StatusCode::kUnauthenticated
+                         ? callers_->penalty(context->peer(), Clock::now())
+                         : std::chrono::milliseconds(0);
+  return new Refusal<Base>(fail_call(status, request_id, context), delay);
 }
 
 template <typename Reactor>
 void ChatService::run(Reactor* reactor, const grpc::CallbackServerContext& context,
-                      CheckedRequest request) {
-  const auto call = std::make_shared<Call>(
-      model_.load(std::memory_order_acquire), reactor, std::move(request),
-      deadline_of(context, options_.max_request_time), options_.log_requests);
+                      Accepted accepted) {
+  const auto call = std::make_shared<Call>(model_.load(std::memory_order_acquire), reactor,
+                                           std::move(accepted.request),
+                                           deadline_of(context, options_.max_request_time),
+                                           std::move(accepted.caller), options_.log_requests);
   reactor->carry(call);
   // A drain that began meanwhile may have found no call active before this one was.
   if (absl::Status status = readiness_->admit(); !status.ok()) {
@@ -70,30 +135,43 @@ void ChatService::run(Reactor* reactor, const grpc::CallbackServerContext& conte
 grpc::ServerUnaryReactor* ChatService::Chat(grpc::CallbackServerContext* context,
                                             const grpc::ByteBuffer* request,
                                             grpc::ByteBuffer* response) {
-  absl::StatusOr<CheckedRequest> checked = accept(*context, request);
-  if (!checked.ok()) return finish_now(context, fail_call(checked.status(), {}, context));
-  auto* reactor = new ChatReactor(context, response, active_, &cancels_);
-  run(reactor, *context, *std::move(checked));
+  std::string request_id;
+  auto accepted = accept(*context, request, &request_id);
+  if (!accepted.ok()) {
+    return refuse<grpc::ServerUnaryReactor>(context, accepted.status(), request_id);
+  }
+  auto* reactor =
+      new ChatReactor(context, response, active_, &cancels_, std::move(accepted->place));
+  run(reactor, *context, *std::move(accepted));
   return reactor;
 }
 
 grpc::ServerWriteReactor<grpc::ByteBuffer>* ChatService::StreamChat(
     grpc::CallbackServerContext* context, const grpc::ByteBuffer* request) {
-  absl::StatusOr<CheckedRequest> checked = accept(*context, request);
-  if (!checked.ok()) return new RefusedStream(fail_call(checked.status(), {}, context));
-  auto* reactor = new GenerateReactor(context, active_, &cancels_);
-  run(reactor, *context, *std::move(checked));
+  std::string request_id;
+  auto accepted = accept(*context, request, &request_id);
+  if (!accepted.ok()) {
+    return refuse<grpc::ServerWriteReactor<grpc::ByteBuffer>>(context, accepted.status(),
+                                                              request_id);
+  }
+  auto* reactor = new GenerateReactor(context, active_, &cancels_, std::move(accepted->place));
+  run(reactor, *context, *std::move(accepted));
   return reactor;
 }
 
 grpc::ServerUnaryReactor* ChatService::GetModel(grpc::CallbackServerContext* context,
                                                 const v1::GetModelRequest* /*request*/,
                                                 v1::Model* response) {
-  // A draining server still knows what it serves.
+  const auto caller = identify(*context);
+  if (!caller.ok()) return refuse<grpc::ServerUnaryReactor>(context, caller.status(), {});
+  // A draining server still knows what it serves. Asked first: a model may come in between.
+  const absl::Status admitted = readiness_->admit();
   const ServedModel* model = model_.load(std::memory_order_acquire);
-  if (model == nullptr) return finish_now(context, fail_call(readiness_->admit(), {}, context));
+  if (model == nullptr) return refuse<grpc::ServerUnaryReactor>(context, admitted, {});
   *response = model->description();
-  return finish_now(context, grpc::Status::OK);
+  grpc::ServerUnaryReactor* reactor = context->DefaultReactor();
+  reactor->Finish(grpc::Status::OK);
+  return reactor;
 }
 
 }  // namespace cogserve

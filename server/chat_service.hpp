@@ -9,8 +9,8 @@
 #include <chrono>
 
 #include "cogserve/v1/cogserve.grpc.pb.h"
+#include "server/access/callers.hpp"
 #include "server/active_calls.hpp"
-#include "server/cancel_budget.hpp"
 #include "server/readiness.hpp"
 #include "server/request_validation.hpp"
 #include "server/served_model.hpp"
@@ -30,8 +30,9 @@ using ChatServiceBase =
 
 class ChatService final : public ChatServiceBase {
  public:
-  // `readiness` and `active` outlive it.
-  ChatService(const Readiness* readiness, ActiveCalls* active, const ChatServiceOptions& options);
+  // `readiness`, `callers` and `active` outlive it.
+  ChatService(const Readiness* readiness, Callers* callers, ActiveCalls* active,
+              const ChatServiceOptions& options);
 
   // Once, before readiness turns to serving. `model` outlives the last call.
   void set_model(ServedModel* model) { model_.store(model, std::memory_order_release); }
@@ -46,15 +47,30 @@ class ChatService final : public ChatServiceBase {
                                      v1::Model* response) override;
 
  private:
-  absl::StatusOr<CheckedRequest> accept(const grpc::CallbackServerContext& context,
-                                        const grpc::ByteBuffer* request);
+  // A call that may run.
+  struct Accepted {
+    std::string caller;
+    CallerQuota::Place place;
+    CheckedRequest request;
+  };
+
+  // `request_id`: the one that the request brought, if it is one.
+  absl::StatusOr<Accepted> accept(const grpc::CallbackServerContext& context,
+                                  const grpc::ByteBuffer* request, std::string* request_id);
+  absl::Status check_cancels(const std::string& peer) const;
+  absl::StatusOr<std::string> identify(const grpc::CallbackServerContext& context);
+  // The reactor of a call that ends before it has begun.
+  template <typename Base>
+  Base* refuse(grpc::CallbackServerContext* context, const absl::Status& status,
+               std::string_view request_id);
   template <typename Reactor>
-  void run(Reactor* reactor, const grpc::CallbackServerContext& context, CheckedRequest request);
+  void run(Reactor* reactor, const grpc::CallbackServerContext& context, Accepted accepted);
 
   const Readiness* const readiness_;
+  Callers* const callers_;
   ActiveCalls* const active_;
   const ChatServiceOptions options_;
-  CancelBudget cancels_;
+  PeerCounter cancels_;
   std::atomic<ServedModel*> model_{nullptr};
 };
 

@@ -11,6 +11,7 @@ class GenerateReactor final : public CallReactor<grpc::ServerWriteReactor<grpc::
 
   void write(v1::Delta* delta) override;
   void finish(const absl::Status& status, const v1::Final& final) override;
+  bool delivers() const override { return true; }
   void OnWriteDone(bool ok) override;
 
  private:

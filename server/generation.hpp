@@ -39,6 +39,9 @@ class Generation {
   // The answer is not wanted any more: the engine frees what it holds within one step.
   void cancel() { submission_.stream->cancel(); }
 
+  // How many tokens `take` has given.
+  int tokens() const { return completion_tokens_; }
+
   // True once the engine has ended the answer and `take` has given all of it.
   bool ended() const { return status_.has_value(); }
   // How; when `ended`.

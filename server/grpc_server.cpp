@@ -5,8 +5,6 @@
 #include <grpcpp/resource_quota.h>
 
 #include <algorithm>
-#include <fstream>
-#include <iterator>
 #include <utility>
 
 #include "server/call.hpp"
@@ -73,33 +71,6 @@ void set_http2_limits(const NetworkOptions& network, grpc::ServerBuilder* builde
   builder->SetResourceQuota(grpc::ResourceQuota("cogserve").Resize(kMemoryQuota));
 }
 
-absl::StatusOr<std::string> read_pem(const std::string& path) {
-  std::ifstream file(path, std::ios::binary);
-  std::string text{std::istreambuf_iterator<char>(file), std::istreambuf_iterator<char>()};
-  if (!file || text.find("-----BEGIN") == std::string::npos) {
-    return absl::InvalidArgumentError(path + ": cannot be read as PEM");
-  }
-  return text;
-}
-
-absl::StatusOr<std::shared_ptr<grpc::ServerCredentials>> make_credentials(
-    const NetworkOptions& network) {
-  if (!network.has_tls()) return grpc::InsecureServerCredentials();
-  const absl::StatusOr<std::string> key = read_pem(network.ssl_keyfile);
-  if (!key.ok()) return key.status();
-  const absl::StatusOr<std::string> certificate = read_pem(network.ssl_certfile);
-  if (!certificate.ok()) return certificate.status();
-  grpc::SslServerCredentialsOptions options;
-  options.pem_key_cert_pairs.push_back({*key, *certificate});
-  if (!network.ssl_ca_certs.empty()) {
-    const absl::StatusOr<std::string> roots = read_pem(network.ssl_ca_certs);
-    if (!roots.ok()) return roots.status();
-    options.pem_root_certs = *roots;
-    options.client_certificate_request = GRPC_SSL_REQUEST_AND_REQUIRE_CLIENT_CERTIFICATE_AND_VERIFY;
-  }
-  return grpc::SslServerCredentials(options);
-}
-
 }  // namespace
 
 std::string NetworkOptions::address() const {
@@ -113,26 +84,36 @@ bool NetworkOptions::is_local() const {
          host.rfind("127.", 0) == 0;
 }
 
-GrpcServer::GrpcServer(const ChatServiceOptions& chat, const WatchOptions& watch)
-    : watch_options_(watch), service_(&readiness_, &active_, chat) {}
+GrpcServer::GrpcServer(std::unique_ptr<Callers> callers, std::unique_ptr<TlsIdentity> tls,
+                       const ChatServiceOptions& chat, const WatchOptions& watch)
+    : watch_options_(watch),
+      callers_(std::move(callers)),
+      tls_(std::move(tls)),
+      service_(&readiness_, callers_.get(), &active_, chat) {}
 
 absl::StatusOr<std::unique_ptr<GrpcServer>> GrpcServer::start(const NetworkOptions& network,
                                                               const ChatServiceOptions& chat,
                                                               const WatchOptions& watch) {
-  std::unique_ptr<GrpcServer> server(new GrpcServer(chat, watch));
+  absl::StatusOr<std::unique_ptr<Callers>> callers = Callers::load(network.access);
+  if (!callers.ok()) return callers.status();
+  absl::StatusOr<std::unique_ptr<TlsIdentity>> tls = nullptr;
+  if (network.has_tls()) tls = TlsIdentity::load(network.tls);
+  if (!tls.ok()) return tls.status();
+  std::unique_ptr<GrpcServer> server(
+      new GrpcServer(*std::move(callers), *std::move(tls), chat, watch));
   if (absl::Status status = server->listen(network); !status.ok()) return status;
   server->watcher_ = std::thread([raw = server.get()] { raw->watch(); });
   return server;
 }
 
 absl::Status GrpcServer::listen(const NetworkOptions& network) {
-  const auto credentials = make_credentials(network);
-  if (!credentials.ok()) return credentials.status();
+  const auto credentials =
+      tls_ == nullptr ? grpc::InsecureServerCredentials() : tls_->credentials();
   grpc::EnableDefaultHealthCheckService(true);
   grpc::ServerBuilder builder;
   set_http2_limits(network, &builder);
   builder.SetOption(std::make_unique<ReflectionChoice>(network.reflection));
-  builder.AddListeningPort(network.address(), *credentials, &port_);
+  builder.AddListeningPort(network.address(), credentials, &port_);
   builder.RegisterService(&service_);
   server_ = builder.BuildAndStart();
   if (server_ == nullptr || (port_ == 0 && network.uds.empty())) {
@@ -185,14 +166,20 @@ void GrpcServer::shutdown(std::chrono::milliseconds deadline) {
 }
 
 void GrpcServer::watch() {
-  const auto period = std::min(
-      {kWatchPeriod, watch_options_.patience / 2, watch_options_.stall_timeout / kStallSteps / 2});
+  const auto period =
+      std::min({kWatchPeriod, watch_options_.patience / 2,
+                watch_options_.stall_timeout / kStallSteps / 2, watch_options_.refresh_period});
+  Clock::time_point next_refresh = Clock::now() + watch_options_.refresh_period;
   std::unique_lock lock(mutex_);
   while (!stop_watching_.wait_for(lock, period, [this] { return stopping_; })) {
     const ServedModel* const model = model_;
     lock.unlock();
     if (model != nullptr) check_engine(model->engine());
     check_calls();
+    if (Clock::now() >= next_refresh) {
+      refresh_access();
+      next_refresh = Clock::now() + watch_options_.refresh_period;
+    }
     lock.lock();
   }
 }
@@ -223,6 +210,19 @@ void GrpcServer::check_calls() {
   active_.for_each([&](CallTransport& transport) {
     if (transport.call().check_stall(now, watch_options_.patience)) transport.reset();
   });
+}
+
+void GrpcServer::refresh_access() {
+  const auto report = [](std::string_view what, const absl::StatusOr<bool>& taken) {
+    if (!taken.ok()) {
+      log_event(LogLevel::kWarning, "access.kept",
+                {{"what", what}, {"error", std::string(taken.status().message())}});
+    } else if (*taken) {
+      log_event(LogLevel::kInfo, "access.reloaded", {{"what", what}});
+    }
+  };
+  report("keys", callers_->refresh());
+  if (tls_ != nullptr) report("certificate", tls_->refresh());
 }
 
 }  // namespace cogserve

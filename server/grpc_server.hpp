@@ -14,6 +14,8 @@
 #include <thread>
 
 #include "absl/status/statusor.h"
+#include "server/access/callers.hpp"
+#include "server/access/tls_identity.hpp"
 #include "server/active_calls.hpp"
 #include "server/chat_service.hpp"
 #include "server/health.hpp"
@@ -36,16 +38,20 @@ struct NetworkOptions {
   std::chrono::milliseconds keepalive_timeout{10000};
   std::chrono::milliseconds max_connection_age{30 * 60000};
   std::chrono::milliseconds max_connection_age_grace{320000};
-  std::string ssl_certfile;
-  std::string ssl_keyfile;
-  std::string ssl_ca_certs;  // clients must then bring a certificate signed by one of these
+  TlsFiles tls;  // no certificate: no TLS
+  AccessOptions access;
   bool reflection = false;
 
   // "127.0.0.1:8001", "[::1]:8001" or "unix:/run/cogserve.sock".
   std::string address() const;
   // Whether only this machine can reach it.
   bool is_local() const;
-  bool has_tls() const { return !ssl_certfile.empty(); }
+  // Whether calls must come with a key or a certificate.
+  bool asks_who_calls() const {
+    return !access.api_keys.empty() || !access.api_key_file.empty() ||
+           !tls.client_authorities.empty();
+  }
+  bool has_tls() const { return !tls.certificate.empty(); }
 };
 
 struct WatchOptions {
@@ -53,6 +59,8 @@ struct WatchOptions {
   // How long a step of the engine may show no progress before the server is `stuck`; after a third
   // of it health turns NOT_SERVING and new calls are refused, until there is progress again.
   std::chrono::milliseconds stall_timeout{30000};
+  std::chrono::milliseconds refresh_period{
+      10000};  // between looks at files of keys and certificates
 };
 
 class GrpcServer {
@@ -87,13 +95,18 @@ class GrpcServer {
   bool stuck() const { return stuck_.load(std::memory_order_relaxed); }
 
  private:
-  GrpcServer(const ChatServiceOptions& chat, const WatchOptions& watch);
+  GrpcServer(std::unique_ptr<Callers> callers, std::unique_ptr<TlsIdentity> tls,
+             const ChatServiceOptions& chat, const WatchOptions& watch);
   absl::Status listen(const NetworkOptions& network);
   void watch();
   void check_engine(const Engine& engine);
   void check_calls();
+  // Keys and certificates that were replaced.
+  void refresh_access();
 
   const WatchOptions watch_options_;
+  const std::unique_ptr<Callers> callers_;
+  const std::unique_ptr<TlsIdentity> tls_;  // null without TLS
   Readiness readiness_;
   ActiveCalls active_;
   ChatService service_;

@@ -36,6 +36,8 @@ CodeRule rule_of(absl::StatusCode code) {
       return {"UNIMPLEMENTED", true};
     case absl::StatusCode::kUnavailable:
       return {"UNAVAILABLE", true};
+    case absl::StatusCode::kUnauthenticated:
+      return {"UNAUTHENTICATED", true};
     default:
       return {"INTERNAL", false};
   }
@@ -79,6 +81,9 @@ void add_error_info(const absl::Status& status, google::rpc::Status* to) {
   if (const std::string limit = error_limit(status); !limit.empty()) metadata["limit"] = limit;
   if (const std::string got = error_got(status); !got.empty()) metadata["got"] = got;
   if (const std::string phase = error_phase(status); !phase.empty()) metadata["phase"] = phase;
+  if (const std::string tokens = error_tokens(status); !tokens.empty()) {
+    metadata["tokens_delivered"] = tokens;
+  }
   metadata["retryable"] = error_retry_delay(status).has_value() ? "true" : "false";
   add_detail(info, to);
 }
@@ -97,6 +102,15 @@ void add_bad_request(const absl::Status& status, google::rpc::Status* to) {
   violation->set_field(error_field(status));
   violation->set_description(to->message());
   add_detail(bad_request, to);
+}
+
+// The reason says which of the server's quotas it was.
+void add_quota_failure(const absl::Status& status, google::rpc::Status* to) {
+  google::rpc::QuotaFailure failure;
+  auto* violation = failure.add_violations();
+  violation->set_subject(public_reason(status));
+  violation->set_description(to->message());
+  add_detail(failure, to);
 }
 
 void add_retry_info(std::chrono::milliseconds delay, google::rpc::Status* to) {
@@ -128,6 +142,7 @@ grpc::Status to_grpc_status(const absl::Status& status, std::string_view request
       add_bad_request(status, &details);
     }
   }
+  if (status.code() == absl::StatusCode::kResourceExhausted) add_quota_failure(status, &details);
   if (const auto delay = error_retry_delay(status); delay.has_value()) {
     add_retry_info(*delay, &details);
   }

@@ -1,6 +1,6 @@
 // absl::Status to grpc::Status: the one place where an error becomes what a caller reads.
 //
-// The code is kept. The details carry ErrorInfo (domain "cogserve", reason, metadata limit, got and
+// The code is kept. The details carry ErrorInfo (domain "cogvlm2", reason, metadata limit, got and
 // retryable where known), BadRequest for a field at fault, RetryInfo for a refusal that may pass,
 // ResourceInfo for NOT_FOUND, and RequestInfo. An internal error says only that it happened: its
 // text goes to the log under the request id.
@@ -15,7 +15,7 @@
 
 namespace cogserve {
 
-inline constexpr char kErrorDomain[] = "cogserve";
+inline constexpr char kErrorDomain[] = "cogvlm2";
 
 // `request_id` may be empty (a call that was refused before it had one).
 grpc::Status to_grpc_status(const absl::Status& status, std::string_view request_id);

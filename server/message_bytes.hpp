@@ -4,7 +4,9 @@
 // bad one, and so that gRPC does not keep megabytes of it until the call ends.
 #pragma once
 
+#include <google/protobuf/io/coded_stream.h>
 #include <grpcpp/grpcpp.h>
+#include <grpcpp/support/proto_buffer_reader.h>
 
 #include <utility>
 
@@ -14,18 +16,31 @@
 
 namespace cogserve {
 
-// Leaves the bytes empty. INVALID_ARGUMENT / MALFORMED_REQUEST.
-inline absl::StatusOr<v1::ChatRequest> take_request(const grpc::ByteBuffer* bytes) {
-  // const only for the handler: gRPC owns it, does not read it again, and frees it at the call's
-  // end.
+// Leaves `request` empty. It is const only for the handler: gRPC owns it, does not read it again,
+// and frees it at the call's end.
+inline grpc::ByteBuffer take_bytes(const grpc::ByteBuffer* request) {
   grpc::ByteBuffer taken;
-  taken.Swap(const_cast<grpc::ByteBuffer*>(bytes));
+  taken.Swap(const_cast<grpc::ByteBuffer*>(request));
+  return taken;
+}
+
+// Groups in groups in unknown fields, which the parser walks one call deeper each.
+constexpr int kMaxMessageDepth = 20;
+
+// INVALID_ARGUMENT / MALFORMED_REQUEST.
+inline absl::StatusOr<v1::ChatRequest> parse_request(grpc::ByteBuffer* bytes) {
+  grpc::ProtoBufferReader reader(bytes);
+  google::protobuf::io::CodedInputStream coded(&reader);
+  coded.SetRecursionLimit(kMaxMessageDepth);
   v1::ChatRequest request;
-  if (grpc::SerializationTraits<v1::ChatRequest>::Deserialize(&taken, &request).ok()) {
+  if (reader.status().ok() && request.ParseFromCodedStream(&coded) &&
+      coded.ConsumedEntireMessage()) {
     return request;
   }
-  return invalid_argument("MALFORMED_REQUEST", "",
-                          "the message is no ChatRequest, or a text in it is not UTF-8");
+  return invalid_argument(
+      "MALFORMED_REQUEST", "",
+      "the message is no ChatRequest, is nested too deep, or a text in it is not "
+      "UTF-8");
 }
 
 template <typename Message>

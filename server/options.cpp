@@ -15,6 +15,7 @@ ServeFlags::ServeFlags(ServeOptions* options)
   add_model_flags();
   add_schedule_flags();
   add_network_flags();
+  add_access_flags();
   add_server_flags();
 }
 
@@ -73,13 +74,6 @@ void ServeFlags::add_network_flags() {
              "Address to listen on. One that others can reach needs TLS, or --insecure.");
   table_.add("grpc-port", &network.port, "PORT", "Port to listen on; 0: any free one.");
   table_.add("uds", &network.uds, "PATH", "Listen on a Unix socket, not on host and port.");
-  table_.add("ssl-certfile", &network.ssl_certfile, "FILE",
-             "The server's certificate chain (PEM).");
-  table_.add("ssl-keyfile", &network.ssl_keyfile, "FILE", "Its private key (PEM).");
-  table_.add("ssl-ca-certs", &network.ssl_ca_certs, "FILE",
-             "Clients must show a certificate signed by one of these (PEM).");
-  table_.add("insecure", &options_.insecure,
-             "Listen without TLS where others can reach it: anyone may call and read.");
   table_.add("grpc-max-message-bytes", &network.max_message_bytes, "SIZE",
              "Largest request message.");
   table_.add("grpc-max-concurrent-streams", &network.max_streams, "N", "Calls of one connection.");
@@ -97,6 +91,37 @@ void ServeFlags::add_network_flags() {
   table_.add("enable-reflection", &reflection_,
              "Answer grpcurl's questions about services and messages. Unless given: only where no "
              "other machine can ask.");
+}
+
+void ServeFlags::add_access_flags() {
+  NetworkOptions& network = options_.network;
+  AccessOptions& access = network.access;
+  table_.group("Access");
+  table_.add(
+      "ssl-certfile", &network.tls.certificate, "FILE",
+      "The server's certificate chain (PEM). Read again when it changes, as the files of the "
+      "next three.");
+  table_.add("ssl-keyfile", &network.tls.key, "FILE", "Its private key (PEM).");
+  table_.add("ssl-ca-certs", &network.tls.client_authorities, "FILE",
+             "Clients show a certificate signed by one of these (PEM).");
+  table_.add("api-key-file", &access.api_key_file, "FILE",
+             "Calls must bring a key of this file: a key, or a name and a key, on each line; "
+             "sha256:HEX for a key that it does not tell.");
+  table_.add(
+      "api-key", &access.api_keys, "KEY",
+      "Calls must bring this key, or one of the file. Others on this machine may see it here: "
+      "better in the environment, or the file. Repeatable.");
+  table_.add_choice("ssl-cert-reqs", &cert_reqs_, {"required", "optional"},
+                    "Whether all clients must show a certificate; optional: it does instead of a "
+                    "key.");
+  table_.add("max-calls-per-caller", &access.quota.max_calls, "N",
+             "Calls that the owner of a key or certificate may have running and waiting; 0: any "
+             "number.");
+  table_.add("max-rate-per-caller", &access.quota.max_rate, "N",
+             "Calls a second of such an owner in the long run, up to twice as many at once; 0: any "
+             "number.");
+  table_.add("insecure", &options_.insecure,
+             "Listen where others can reach it without TLS, or without asking who calls.");
 }
 
 void ServeFlags::add_server_flags() {
@@ -148,7 +173,10 @@ absl::Status ServeFlags::complete() {
   }
   options_.network.reflection =
       table_.given("enable-reflection") ? reflection_ : options_.network.is_local();
+  options_.network.tls.client_certificate_required = cert_reqs_ == "required";
+  options_.network.access.certificate_suffices = cert_reqs_ == "optional";
   if (absl::Status status = check_ranges(); !status.ok()) return status;
+  if (absl::Status status = check_access(); !status.ok()) return status;
   return check_exposure();
 }
 
@@ -164,7 +192,7 @@ absl::Status ServeFlags::check_ranges() const {
       check_flag_range("max-queue-time", engine.max_queue_time.count(), 1, kMany),
       check_flag_range("preprocess-threads", options_.preprocess_threads, 1, 256),
       check_flag_range("max-image-bytes", static_cast<int64_t>(max_image_bytes_), 1,
-                       network.max_message_bytes),
+                       std::min<int64_t>(network.max_message_bytes, 32 << 20)),
       check_flag_range("max-image-pixels", options_.limits.image.max_pixels, 1, 48 << 20),
       check_flag_range("grpc-port", network.port, 0, 65535),
       check_flag_range("grpc-max-message-bytes", network.max_message_bytes, 1024, 64 << 20),
@@ -174,6 +202,10 @@ absl::Status ServeFlags::check_ranges() const {
       check_flag_range("grpc-keepalive-timeout", network.keepalive_timeout.count(), 1000, kMany),
       check_flag_range("grpc-max-connection-age-grace", network.max_connection_age_grace.count(),
                        options_.chat.max_request_time.count(), std::numeric_limits<int64_t>::max()),
+      check_flag_range("max-calls-per-caller", network.access.quota.max_calls, 0, kMany),
+      check_flag_range("max-rate-per-caller", network.access.quota.max_rate, 0, 1000000),
+      check_flag_range("max-request-time", options_.chat.max_request_time.count(), 1, kMany),
+      check_flag_range("shutdown-timeout", options_.shutdown_timeout.count(), 0, kMany),
       check_flag_range("stall-timeout", options_.stall_timeout.count(), 1000, kMany),
       check_flag_range("slow-reader-time", engine.slow_reader_time.count(), 100, kMany),
   };
@@ -183,22 +215,44 @@ absl::Status ServeFlags::check_ranges() const {
   return check_memory_flags(engine);
 }
 
-absl::Status ServeFlags::check_exposure() const {
+absl::Status ServeFlags::check_access() const {
   const NetworkOptions& network = options_.network;
-  if (network.ssl_certfile.empty() != network.ssl_keyfile.empty()) {
+  const AccessOptions& access = network.access;
+  // A variable that somebody's script has left empty must not open a door.
+  const std::pair<const char*, const std::string*> files[] = {
+      {"ssl-certfile", &network.tls.certificate},
+      {"ssl-ca-certs", &network.tls.client_authorities},
+      {"api-key-file", &access.api_key_file}};
+  for (const auto& [flag, file] : files) {
+    if (table_.given(flag) && file->empty()) return refuse_flag(flag, "wants a file, got nothing");
+  }
+  if (network.tls.certificate.empty() != network.tls.key.empty()) {
     return refuse_flag("ssl-certfile", "wants --ssl-keyfile beside it, and the other way round");
   }
-  if (!network.ssl_ca_certs.empty() && !network.has_tls()) {
+  if (!network.tls.client_authorities.empty() && !network.has_tls()) {
     return refuse_flag("ssl-ca-certs", "wants --ssl-certfile and --ssl-keyfile");
   }
+  if (!access.certificate_suffices) return absl::OkStatus();
+  const bool has_keys = !access.api_keys.empty() || !access.api_key_file.empty();
+  if (network.tls.client_authorities.empty() || !has_keys) {
+    return refuse_flag("ssl-cert-reqs",
+                       "optional is for --ssl-ca-certs beside --api-key-file or --api-key: who "
+                       "shows no certificate must have a key");
+  }
+  return absl::OkStatus();
+}
+
+absl::Status ServeFlags::check_exposure() const {
+  const NetworkOptions& network = options_.network;
   if (network.has_tls() && !network.uds.empty()) {
     return refuse_flag("uds", "a Unix socket is served without TLS");
   }
-  if (network.is_local() || network.has_tls() || options_.insecure) return absl::OkStatus();
+  if (network.is_local() || options_.insecure) return absl::OkStatus();
+  if (network.has_tls() && network.asks_who_calls()) return absl::OkStatus();
   return refuse_flag("host",
                      network.host +
-                         " can be reached by others: give --ssl-certfile and --ssl-keyfile, or "
-                         "--insecure to serve anyone without encryption");
+                         " can be reached by others: give --ssl-certfile and --ssl-keyfile, and "
+                         "--api-key-file or --ssl-ca-certs to know who calls; or --insecure");
 }
 
 }  // namespace cogserve

@@ -49,8 +49,10 @@ class ServeFlags {
   void add_model_flags();
   void add_schedule_flags();
   void add_network_flags();
+  void add_access_flags();
   void add_server_flags();
   absl::Status check_ranges() const;
+  absl::Status check_access() const;
   absl::Status check_exposure() const;
 
   ServeOptions& options_;
@@ -61,6 +63,7 @@ class ServeFlags {
   std::string rope_dtype_ = "auto";
   uint64_t max_image_bytes_;
   int max_itl_ms_ = 0;
+  std::string cert_reqs_ = "required";
   bool reflection_ = true;
 };
 

@@ -1,13 +1,12 @@
 #include "server/preprocess.hpp"
 
 #include <algorithm>
-#include <exception>
-#include <new>
 #include <random>
 #include <string>
 #include <utility>
 
 #include "engine/base/error.hpp"
+#include "server/exception_status.hpp"
 #include "server/image/image_reader.hpp"
 
 namespace cogserve {
@@ -45,12 +44,6 @@ absl::Status with_field(const absl::Status& status, const std::string& field) {
 // The engine knows no messages; its field is ours by another name.
 absl::Status engine_refusal(const absl::Status& status) {
   return error_field(status) == "max_tokens" ? with_field(status, "stopping.max_tokens") : status;
-}
-
-absl::Status no_memory() {
-  return with_retry_delay(make_error(absl::StatusCode::kResourceExhausted, "MEMORY", "",
-                                     "the server is short of memory"),
-                          std::chrono::seconds(1));
 }
 
 }  // namespace
@@ -119,10 +112,8 @@ void Preprocessor::work() {
 absl::StatusOr<Submission> Preprocessor::process(const PreprocessJob& job) {
   try {
     return prepare(job);
-  } catch (const std::bad_alloc&) {
-    return no_memory();
-  } catch (const std::exception& error) {
-    return absl::InternalError(error.what());
+  } catch (...) {
+    return status_of_exception();
   }
 }
 
@@ -191,8 +182,9 @@ absl::StatusOr<int> Preprocessor::resolve_max_tokens(const CheckedRequest& reque
   if (request.min_tokens > room) {
     return refuse("stopping.min_tokens", prompt_tokens + request.min_tokens);
   }
-  // A cache smaller than one context limits what fits, too; the engine refuses what it never can.
-  const int64_t cache_room = std::max<int64_t>(info.kv_tokens() - prompt_tokens, 1);
+  // A cache smaller than one context limits what fits, too; the last token is never fed back. The
+  // engine refuses what it never can.
+  const int64_t cache_room = std::max<int64_t>(info.kv_tokens() - prompt_tokens + 1, 1);
   const auto most = std::min<int64_t>({limits_.default_max_tokens, room, cache_room});
   if (request.min_tokens <= most) return static_cast<int>(most);
   return with_limit(

@@ -56,19 +56,6 @@ absl::Status check_model(const std::string& model, const RequestRules& rules) {
                     names.front(), shown);
 }
 
-absl::Status check_request_id(const std::string& id, const RequestLimits& limits) {
-  if (id.size() > limits.max_request_id_bytes) {
-    return over_limit("REQUEST_ID", "request_id", "request_id is too long",
-                      std::to_string(limits.max_request_id_bytes), std::to_string(id.size()));
-  }
-  const bool plain = std::all_of(id.begin(), id.end(), [](char c) {
-    return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') || c == '.' ||
-           c == '_' || c == '-';
-  });
-  if (plain) return absl::OkStatus();
-  return invalid_argument("REQUEST_ID", "request_id", "request_id may hold only [A-Za-z0-9._-]");
-}
-
 // --- messages ------------------------------------------------------------------------------------
 
 absl::Status check_role(v1::Role role, int index) {
@@ -320,6 +307,19 @@ absl::Status read_stopping(const v1::Stopping& stopping, const RequestRules& rul
 }
 
 }  // namespace
+
+absl::Status check_request_id(const std::string& id, const RequestLimits& limits) {
+  if (id.size() > limits.max_request_id_bytes) {
+    return over_limit("REQUEST_ID", "request_id", "request_id is too long",
+                      std::to_string(limits.max_request_id_bytes), std::to_string(id.size()));
+  }
+  const bool plain = std::all_of(id.begin(), id.end(), [](char c) {
+    return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') || c == '.' ||
+           c == '_' || c == '-';
+  });
+  if (plain) return absl::OkStatus();
+  return invalid_argument("REQUEST_ID", "request_id", "request_id may hold only [A-Za-z0-9._-]");
+}
 
 absl::StatusOr<CheckedRequest> check_request(v1::ChatRequest request, const RequestRules& rules) {
   CheckedRequest checked;

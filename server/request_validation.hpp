@@ -46,6 +46,9 @@ struct CheckedRequest {
   bool return_token_ids = false;
 };
 
+// The caller's own name for a request: empty, or short and plain.
+absl::Status check_request_id(const std::string& id, const RequestLimits& limits);
+
 absl::StatusOr<CheckedRequest> check_request(v1::ChatRequest request, const RequestRules& rules);
 
 }  // namespace cogserve

@@ -13,6 +13,9 @@ struct ConnectionFlags {
   std::string server = "127.0.0.1:8001";
   bool tls = false;
   std::string ca_certificate;
+  std::string certificate;
+  std::string private_key;
+  std::string api_key;
   std::chrono::milliseconds deadline{0};
   int retries = 3;
 

@@ -47,8 +47,12 @@ std::string hint(const Error& error) {
   }
   if (error.reason == "IMAGE_COUNT") return "one conversation holds one picture: start a new one";
   if (error.reason == "CONTEXT_LENGTH") return "shorten the question, or lower --max-tokens";
+  if (error.code == Code::kUnauthenticated)
+    return "give the key with COGSERVE_API_KEY or --api-key";
   if (error.code == Code::kUnavailable && error.reason.empty()) {
-    return "is the server running? start it with `cogserve serve`, or name it with --server";
+    // A handshake that fails looks like this, too.
+    return "is the server running? start it with `cogserve serve`, or name it with --server; if it "
+           "wants TLS, see --tls, --cacert and --cert";
   }
   if (error.reason == "REQUEST_TIMEOUT") {
     return "lower --max-tokens, or start the server with a longer --max-request-time";

@@ -14,6 +14,7 @@ constexpr char kRetryUrl[] = "cogserve/retry-ms";
 constexpr char kLimitUrl[] = "cogserve/limit";
 constexpr char kGotUrl[] = "cogserve/got";
 constexpr char kPhaseUrl[] = "cogserve/phase";
+constexpr char kTokensUrl[] = "cogserve/tokens-delivered";
 
 // absl::string_view is a type of its own where abseil was built as C++14.
 absl::string_view view(std::string_view text) { return {text.data(), text.size()}; }
@@ -54,6 +55,12 @@ absl::Status with_phase(absl::Status status, std::string_view phase) {
   return status;
 }
 
+absl::Status after_tokens(absl::Status status, int64_t tokens) {
+  status.ErasePayload(kRetryUrl);
+  status.SetPayload(kTokensUrl, absl::Cord(std::to_string(tokens)));
+  return status;
+}
+
 std::string error_reason(const absl::Status& status) { return payload(status, kReasonUrl); }
 
 std::string error_field(const absl::Status& status) { return payload(status, kFieldUrl); }
@@ -61,6 +68,8 @@ std::string error_field(const absl::Status& status) { return payload(status, kFi
 std::string error_limit(const absl::Status& status) { return payload(status, kLimitUrl); }
 
 std::string error_got(const absl::Status& status) { return payload(status, kGotUrl); }
+
+std::string error_tokens(const absl::Status& status) { return payload(status, kTokensUrl); }
 
 std::string error_phase(const absl::Status& status) { return payload(status, kPhaseUrl); }
 

@@ -32,12 +32,17 @@ absl::Status with_limit(absl::Status status, std::string_view limit, std::string
 // Adds how far the request had come: "queue", "vision", "prefill" or "decode" (DEADLINE_EXCEEDED).
 absl::Status with_phase(absl::Status status, std::string_view phase);
 
+// Marks the error of an answer whose first `tokens` the caller has already: no retry, which would
+// give them twice.
+absl::Status after_tokens(absl::Status status, int64_t tokens);
+
 // Empty when `status` carries none.
 std::string error_reason(const absl::Status& status);
 std::string error_field(const absl::Status& status);
 std::string error_limit(const absl::Status& status);
 std::string error_got(const absl::Status& status);
 std::string error_phase(const absl::Status& status);
+std::string error_tokens(const absl::Status& status);
 std::optional<std::chrono::milliseconds> error_retry_delay(const absl::Status& status);
 
 }  // namespace cogserve

@@ -350,8 +350,15 @@ TEST(ClientOptions, addresses_and_numbers_that_make_no_sense_are_refused) {
   EXPECT_EQ(Client::connect({.retries = -1}).error().field, "retries");
 }
 
-TEST(ClientOptions, authorities_without_tls_are_refused) {
-  EXPECT_EQ(Client::connect({.ca_certificates = "-----BEGIN"}).error().field, "ca_certificates");
+TEST(ClientOptions, credentials_that_make_no_sense_are_refused) {
+  const std::string pem = "-----BEGIN";
+  EXPECT_EQ(Client::connect({.ca_certificates = pem}).error().field, "ca_certificates");
+  EXPECT_EQ(Client::connect({.certificate = pem, .private_key = pem}).error().field, "certificate");
+  EXPECT_EQ(Client::connect({.tls = true, .certificate = pem}).error().field, "certificate");
+  EXPECT_EQ(Client::connect({.tls = true, .private_key = pem}).error().field, "certificate");
+  for (const char* key : {"two words", "line\n", "kl\xc3\xa9"}) {
+    EXPECT_EQ(Client::connect({.api_key = key}).error().field, "api_key") << key;
+  }
 }
 
 TEST(Utf8, takes_every_whole_character_and_nothing_else) {

@@ -50,12 +50,16 @@ TEST_F(ConnectTest, an_address_that_makes_no_sense_is_wrong_usage) {
   expect_exit(2, {"--server", "http://localhost:8001"}, "CLIENT_OPTION target: ");
 }
 
-TEST_F(ConnectTest, authorities_that_cannot_be_read_are_a_local_failure) {
-  expect_exit(1, {"--tls", "--cacert", "/no/such/file"}, "FILE_READ --cacert: ");
+TEST_F(ConnectTest, credentials_that_cannot_be_read_are_a_local_failure) {
+  for (const std::string flag : {"--cacert", "--cert", "--key"}) {
+    expect_exit(1, {"--tls", flag, "/no/such/file"}, "FILE_READ " + flag + ": ");
+  }
 }
 
-TEST_F(ConnectTest, authorities_without_tls_are_wrong_usage) {
-  expect_exit(2, {"--server", server_.target(), "--cacert", picture_}, "USAGE --cacert: ");
+TEST_F(ConnectTest, credentials_without_tls_are_wrong_usage) {
+  for (const std::string flag : {"--cacert", "--cert", "--key"}) {
+    expect_exit(2, {"--server", server_.target(), flag, picture_}, "USAGE " + flag + ": ");
+  }
   EXPECT_TRUE(server_.requests().empty());
 }
 

@@ -24,7 +24,7 @@ grpc::Status status_of(const Reply& reply) {
   if (!reply.reason.empty()) {
     google::rpc::ErrorInfo info;
     info.set_reason(reply.reason);
-    info.set_domain("cogserve");
+    info.set_domain("cogvlm2");
     info.mutable_metadata()->insert(reply.metadata.begin(), reply.metadata.end());
     rich.add_details()->PackFrom(info);
   }

@@ -51,6 +51,17 @@ class Refusal(Exception):
         context.abort(self.code, self.status.message)
 
 
+class Authorizations(grpc.ServerInterceptor):
+    """What each call said of who makes it."""
+
+    def __init__(self):
+        self.seen = []
+
+    def intercept_service(self, continuation, details):
+        self.seen.append(dict(details.invocation_metadata).get("authorization"))
+        return continuation(details)
+
+
 class FakeServer:
     """Answers with the words of the last question; `refusals` come first, one a call."""
 
@@ -62,7 +73,10 @@ class FakeServer:
         self.leave_out_final = False
         self.serving = 1
         self.ended = threading.Event()
-        self._server = grpc.server(concurrent.futures.ThreadPoolExecutor(4))
+        self.authorizations = Authorizations()
+        self._server = grpc.server(
+            concurrent.futures.ThreadPoolExecutor(4), interceptors=(self.authorizations,)
+        )
         self._server.add_generic_rpc_handlers((self._handlers(), self._health_handlers()))
         self.target = f"127.0.0.1:{self._server.add_insecure_port('127.0.0.1:0')}"
         self._server.start()
@@ -294,10 +308,38 @@ class ClientTest(unittest.TestCase):
                 client.ask(None, "?")
         self.assertEqual(caught.exception.code, grpc.StatusCode.UNAVAILABLE)
 
-    def test_authorities_without_tls_are_refused(self):
+    def test_credentials_that_make_no_sense_are_refused(self):
+        pem = b"-----BEGIN CERTIFICATE-----"
         for client in (Client, AsyncClient):
             with self.assertRaisesRegex(ValueError, "tls=True"):
-                client(self.server.target, ca_certificates=b"-----BEGIN CERTIFICATE-----")
+                client(self.server.target, ca_certificates=pem)
+            with self.assertRaisesRegex(ValueError, "tls=True"):
+                client(self.server.target, certificate=pem, private_key=pem)
+            with self.assertRaisesRegex(ValueError, "come together"):
+                client(self.server.target, tls=True, certificate=pem)
+            for key in ("", "two words", "kl\u00e9", "line\n"):
+                with self.assertRaisesRegex(ValueError, "api_key"):
+                    client(self.server.target, api_key=key)
+
+    def test_every_call_brings_the_key(self):
+        with Client(self.server.target, api_key="the-key") as client:
+            client.ask(None, "?")
+            list(client.stream_chat([Message.user("one two")]))
+            client.get_model()
+            client.health()
+
+        async def ask():
+            async with AsyncClient(self.server.target, api_key="the-key") as client:
+                await client.ask(None, "?")
+                async for _ in await client.stream_chat([Message.user("one two")]):
+                    pass
+                await client.get_model()
+                await client.health()
+
+        asyncio.run(ask())
+        self.assertEqual(self.server.authorizations.seen, 8 * ["Bearer the-key"])
+        self.client.ask(None, "?")
+        self.assertIsNone(self.server.authorizations.seen[-1])
 
     def test_the_environments_http_proxy_is_not_asked(self):
         nobody = {"grpc_proxy": "http://127.0.0.1:1", "no_grpc_proxy": "", "no_proxy": ""}

@@ -254,7 +254,7 @@ TEST(ChatService, every_malformed_request_gets_its_refusal_and_good_ones_go_on) 
       EXPECT_EQ(entry.code == absl::StatusCode::kNotFound ? error.resource : error.field,
                 entry.field)
           << entry.name;
-      EXPECT_EQ(error.domain, "cogserve") << entry.name;
+      EXPECT_EQ(error.domain, "cogvlm2") << entry.name;
       EXPECT_THAT(error.message, Not(HasSubstr("0x"))) << entry.name;
       EXPECT_THAT(error.message, Not(HasSubstr(".cpp"))) << entry.name;
     }

@@ -105,15 +105,5 @@ TEST(Drain, a_port_in_use_is_an_error_that_names_it) {
   EXPECT_NE(second.status().message().find(std::to_string(network.port)), std::string::npos);
 }
 
-TEST(Drain, certificates_that_cannot_be_read_are_an_error_that_names_the_file) {
-  NetworkOptions network;
-  network.port = 0;
-  network.ssl_certfile = "/nonexistent/cert.pem";
-  network.ssl_keyfile = "/nonexistent/key.pem";
-  const auto server = GrpcServer::start(network, {}, {});
-  ASSERT_FALSE(server.ok());
-  EXPECT_NE(server.status().message().find("key.pem"), std::string::npos);
-}
-
 }  // namespace
 }  // namespace cogserve

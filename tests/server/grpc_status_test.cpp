@@ -5,7 +5,6 @@
 
 #include "engine/base/error.hpp"
 #include "server/banner.hpp"
-#include "server/cancel_budget.hpp"
 #include "server/readiness.hpp"
 #include "tests/server/test_server.hpp"
 
@@ -101,32 +100,6 @@ TEST(Readiness, says_why_it_does_not_serve_and_never_goes_back) {
   readiness.advance(Readiness::State::kFailed);
   EXPECT_EQ(error_reason(readiness.admit()), "ENGINE_RESTARTING");
   EXPECT_EQ(readiness.admit().code(), absl::StatusCode::kUnavailable);
-}
-
-TEST(CancelBudget, refuses_a_connection_that_cancels_too_often_until_its_window_has_passed) {
-  CancelBudget budget(3);
-  const Clock::time_point start{std::chrono::hours(1)};
-  for (int i = 0; i < 3; ++i) budget.count("a", start);
-  EXPECT_TRUE(budget.check("a", start).ok());
-  budget.count("a", start + std::chrono::seconds(1));
-  const absl::Status refused = budget.check("a", start + std::chrono::seconds(2));
-  EXPECT_EQ(error_reason(refused), "CANCEL_RATE");
-  EXPECT_EQ(error_retry_delay(refused), milliseconds(9000));
-  EXPECT_TRUE(budget.check("b", start).ok());
-  EXPECT_TRUE(budget.check("a", start + std::chrono::seconds(11)).ok());
-}
-
-TEST(CancelBudget, old_windows_do_not_add_up_and_zero_is_no_limit) {
-  CancelBudget budget(3);
-  Clock::time_point now{std::chrono::hours(1)};
-  for (int i = 0; i < 100; ++i) {
-    budget.count("a", now);
-    EXPECT_TRUE(budget.check("a", now).ok());
-    now += std::chrono::seconds(4);
-  }
-  CancelBudget endless(0);
-  for (int i = 0; i < 1000; ++i) endless.count("a", now);
-  EXPECT_TRUE(endless.check("a", now).ok());
 }
 
 TEST(GrpcVersion, older_than_1_60_is_named_as_a_risk) {

@@ -9,7 +9,6 @@
 #include <thread>
 #include <vector>
 
-#include "server/cancel_budget.hpp"
 #include "tests/server/test_server.hpp"
 
 namespace cogserve {
@@ -116,17 +115,6 @@ TEST(HostileClient, deadlines_that_pass_are_no_cancelling) {
   server.engine().wait_until_idle();
   server.engine().resume();
   EXPECT_TRUE(chat(server.stub(), ask("x")).status.ok());
-}
-
-TEST(HostileClient, those_of_a_unix_socket_do_not_share_a_budget) {
-  CancelBudget budget(3);
-  const Clock::time_point now = Clock::now();
-  for (const char* peer : {"ipv4:10.0.0.7:4444", "unix:"}) {
-    for (int i = 0; i < 10; ++i) budget.count(peer, now);
-  }
-  EXPECT_FALSE(budget.check("ipv4:10.0.0.7:4444", now).ok());
-  EXPECT_TRUE(budget.check("ipv4:10.0.0.7:4445", now).ok());
-  EXPECT_TRUE(budget.check("unix:", now).ok());
 }
 
 TEST(HostileClient, an_answer_that_is_not_taken_is_given_up) {

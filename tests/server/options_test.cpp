@@ -127,9 +127,17 @@ TEST(ServeFlags, an_address_that_others_reach_needs_tls_or_insecure) {
   for (const char* host : {"0.0.0.0", "::", "10.0.0.7", "example.org"}) {
     EXPECT_THAT(parse({"--host", host}).error, HasSubstr("--host")) << host;
     EXPECT_EQ(parse({"--host", host, "--insecure"}).error, "") << host;
-    const Parsed tls = parse({"--host", host, "--ssl-certfile", "c", "--ssl-keyfile", "k"});
-    EXPECT_EQ(tls.error, "") << host;
-    EXPECT_FALSE(tls.options.network.reflection) << host;
+    const std::vector<std::string> tls = {"--host",        host, "--ssl-certfile", "c",
+                                          "--ssl-keyfile", "k"};
+    EXPECT_THAT(parse(tls).error, HasSubstr("--api-key-file or --ssl-ca-certs")) << host;
+    for (const char* flag : {"--api-key", "--api-key-file", "--ssl-ca-certs"}) {
+      std::vector<std::string> arguments = tls;
+      arguments.insert(arguments.end(), {flag, "what-it-says"});
+      const Parsed known = parse(arguments);
+      EXPECT_EQ(known.error, "") << host << flag;
+      EXPECT_FALSE(known.options.network.reflection) << host;
+    }
+    EXPECT_THAT(parse({"--host", host, "--api-key", "a-long-key"}).error, HasSubstr("--host"));
   }
   EXPECT_TRUE(
       parse({"--host", "0.0.0.0", "--insecure", "--enable-reflection"}).options.network.reflection);
@@ -143,6 +151,10 @@ TEST(ServeFlags, flags_that_contradict_each_other_are_refused) {
   EXPECT_THAT(parse({"--ssl-certfile", "c"}).error, HasSubstr("--ssl-keyfile"));
   EXPECT_THAT(parse({"--ssl-keyfile", "k"}).error, HasSubstr("--ssl-keyfile"));
   EXPECT_THAT(parse({"--ssl-ca-certs", "a"}).error, HasSubstr("--ssl-ca-certs"));
+  EXPECT_THAT(parse({"--ssl-cert-reqs", "optional"}).error, HasSubstr("--ssl-cert-reqs"));
+  EXPECT_THAT(parse({"--api-key-file", ""}).error, HasSubstr("--api-key-file: wants a file"));
+  EXPECT_THAT(parse({"--max-request-time", "0"}).error, HasSubstr("--max-request-time"));
+  EXPECT_THAT(parse({"--max-calls-per-caller", "-1"}).error, HasSubstr("--max-calls-per-caller"));
   EXPECT_THAT(parse({"--grpc-port", "65536"}).error, HasSubstr("0..65535, got 65536"));
   EXPECT_THAT(parse({"--max-num-seqs", "0"}).error, HasSubstr("--max-num-seqs"));
   EXPECT_THAT(parse({"--max-image-bytes", "33MiB"}).error, HasSubstr("--max-image-bytes"));

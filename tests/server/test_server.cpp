@@ -33,6 +33,7 @@ CallError parse_error(const grpc::Status& status) {
     google::rpc::ErrorInfo info;
     google::rpc::BadRequest bad_request;
     google::rpc::ResourceInfo resource;
+    google::rpc::QuotaFailure quota;
     google::rpc::RetryInfo retry;
     google::rpc::RequestInfo request;
     if (any.UnpackTo(&info)) {
@@ -43,10 +44,13 @@ CallError parse_error(const grpc::Status& status) {
       error.got = metadata["got"];
       error.phase = metadata["phase"];
       error.retryable = metadata["retryable"];
+      error.tokens_delivered = metadata["tokens_delivered"];
     } else if (any.UnpackTo(&bad_request)) {
       error.field = bad_request.field_violations(0).field();
     } else if (any.UnpackTo(&resource)) {
       error.resource = resource.resource_type();
+    } else if (any.UnpackTo(&quota)) {
+      error.quota = quota.violations(0).subject();
     } else if (any.UnpackTo(&retry)) {
       error.retry_ms = retry.retry_delay().seconds() * 1000 + retry.retry_delay().nanos() / 1000000;
     } else if (any.UnpackTo(&request)) {
@@ -85,13 +89,14 @@ TestServer::TestServer(TestServerOptions options) {
   stub_ = v1::CogServe::NewStub(connect());
 }
 
-std::shared_ptr<grpc::Channel> TestServer::connect(bool small_window) const {
+std::shared_ptr<grpc::Channel> TestServer::connect(
+    bool small_window, const std::shared_ptr<grpc::ChannelCredentials>& credentials) const {
   grpc::ChannelArguments arguments;
   arguments.SetInt(GRPC_ARG_ENABLE_HTTP_PROXY, 0);
   arguments.SetInt(GRPC_ARG_USE_LOCAL_SUBCHANNEL_POOL, 1);
   if (small_window) arguments.SetInt(GRPC_ARG_HTTP2_BDP_PROBE, 0);  // 64 KiB, and it stays so
-  return grpc::CreateCustomChannel("127.0.0.1:" + std::to_string(server_->port()),
-                                   grpc::InsecureChannelCredentials(), arguments);
+  return grpc::CreateCustomChannel("127.0.0.1:" + std::to_string(server_->port()), credentials,
+                                   arguments);
 }
 
 std::vector<int32_t> TestServer::prompt_ids(const std::string& question) const {
@@ -109,9 +114,11 @@ v1::ChatRequest ask(const std::string& question, int max_tokens) {
   return request;
 }
 
-ChatResult chat(v1::CogServe::Stub& stub, const v1::ChatRequest& request) {
+ChatResult chat(v1::CogServe::Stub& stub, const v1::ChatRequest& request,
+                const std::string& authorization) {
   ChatResult result;
   grpc::ClientContext context;
+  if (!authorization.empty()) context.AddMetadata("authorization", authorization);
   result.status = stub.Chat(&context, request, &result.response);
   const auto& trailers = context.GetServerTrailingMetadata();
   const auto found = trailers.find("grpc-retry-pushback-ms");

@@ -25,6 +25,8 @@ struct CallError {
   std::string got;
   std::string phase;
   std::string retryable;
+  std::string tokens_delivered;
+  std::string quota;  // QuotaFailure
   std::string request_id;
   int64_t retry_ms = -1;
 };
@@ -50,10 +52,13 @@ class TestServer {
   FakeEngine& engine() { return *engine_; }
   GrpcServer& server() { return *server_; }
   ServedModel& model() { return *model_; }
+  int port() const { return server_->port(); }
   const text::Tokenizer& tokenizer() const { return model_->tokenizer(); }
 
   // A connection of its own. One with a small window takes little that is not read.
-  std::shared_ptr<grpc::Channel> connect(bool small_window = false) const;
+  std::shared_ptr<grpc::Channel> connect(
+      bool small_window = false, const std::shared_ptr<grpc::ChannelCredentials>& credentials =
+                                     grpc::InsecureChannelCredentials()) const;
   v1::CogServe::Stub& stub() { return *stub_; }
 
   // The ids that the engine will be given for this question in the chat template.
@@ -76,7 +81,9 @@ struct ChatResult {
   std::string pushback;  // the trailer grpc-retry-pushback-ms
 };
 
-ChatResult chat(v1::CogServe::Stub& stub, const v1::ChatRequest& request);
+// `authorization`: that metadata's value; empty: none.
+ChatResult chat(v1::CogServe::Stub& stub, const v1::ChatRequest& request,
+                const std::string& authorization = "");
 
 // A stream read to its end.
 struct StreamResult {

@@ -45,14 +45,28 @@ _STOPPING = {field.name for field in pb.Stopping.DESCRIPTOR.fields}
 
 
 def channel_credentials(
-    tls: bool, ca_certificates: Optional[bytes]
+    tls: bool,
+    ca_certificates: Optional[bytes],
+    certificate: Optional[bytes],
+    private_key: Optional[bytes],
 ) -> Optional[grpc.ChannelCredentials]:
     """None for a connection that is not encrypted."""
+    if (certificate is None) != (private_key is None):
+        raise ValueError("certificate and private_key come together")
     if tls:
-        return grpc.ssl_channel_credentials(ca_certificates)
-    if ca_certificates is not None:
-        raise ValueError("ca_certificates are for tls=True; without it nothing is encrypted")
+        return grpc.ssl_channel_credentials(ca_certificates, private_key, certificate)
+    if ca_certificates is not None or certificate is not None:
+        raise ValueError("certificates are for tls=True; without it nothing is encrypted")
     return None
+
+
+def call_metadata(api_key: Optional[str]) -> Optional[tuple[tuple[str, str], ...]]:
+    """What every call brings along."""
+    if api_key is None:
+        return None
+    if not api_key or not all("!" <= c <= "~" for c in api_key):
+        raise ValueError("api_key is of printable ASCII, without spaces")
+    return (("authorization", f"Bearer {api_key}"),)
 
 
 def make_request(messages: Iterable[Message], options: Options) -> pb.ChatRequest:

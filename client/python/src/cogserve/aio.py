@@ -90,10 +90,14 @@ class AsyncClient:
         *,
         tls: bool = False,
         ca_certificates: Optional[bytes] = None,
+        certificate: Optional[bytes] = None,
+        private_key: Optional[bytes] = None,
+        api_key: Optional[str] = None,
         deadline: Optional[float] = None,
         retries: int = 3,
     ) -> None:
-        credentials = _wire.channel_credentials(tls, ca_certificates)
+        credentials = _wire.channel_credentials(tls, ca_certificates, certificate, private_key)
+        self._metadata = _wire.call_metadata(api_key)
         if credentials is None:
             self._channel = grpc.aio.insecure_channel(target, _wire.CHANNEL_OPTIONS)
         else:
@@ -122,7 +126,7 @@ class AsyncClient:
         request = _wire.make_request(messages, options)
 
         async def attempt(timeout: Optional[float]) -> Answer:
-            return _wire.read_answer(await self._chat(request, timeout=timeout))
+            return _wire.read_answer(await self._chat(request, **self._brings(timeout)))
 
         return await self._call(attempt)
 
@@ -132,20 +136,20 @@ class AsyncClient:
         request = _wire.make_request(messages, options)
 
         async def attempt(timeout: Optional[float]) -> AsyncAnswerStream:
-            call = self._stream_chat(request, timeout=timeout)
+            call = self._stream_chat(request, **self._brings(timeout))
             return AsyncAnswerStream(call, await call.read())
 
         return await self._call(attempt)
 
     async def get_model(self) -> ModelInfo:
         async def attempt(timeout: Optional[float]) -> ModelInfo:
-            return _wire.read_model(await self._get_model(pb.GetModelRequest(), timeout=timeout))
+            return _wire.read_model(await self._get_model(pb.GetModelRequest(), **self._brings(timeout)))
 
         return await self._call(attempt)
 
     async def health(self, service: str = "") -> str:
         async def attempt(timeout: Optional[float]) -> str:
-            response = await self._health(StringValue(value=service), timeout=timeout)
+            response = await self._health(StringValue(value=service), **self._brings(timeout))
             return _wire.HEALTH_NAMES.get(response.value, "UNKNOWN")
 
         return await self._call(attempt)
@@ -158,6 +162,9 @@ class AsyncClient:
 
     async def __aexit__(self, *_: object) -> None:
         await self.close()
+
+    def _brings(self, timeout: Optional[float]) -> dict[str, Any]:
+        return {"timeout": timeout, "metadata": self._metadata}
 
     async def _call(self, attempt: Callable[[Optional[float]], Awaitable[T]]) -> T:
         end = None if self._deadline is None else time.monotonic() + self._deadline

@@ -71,7 +71,9 @@ class Client:
     """A connection to a cogserve server, or to all behind one name; usable from any thread.
 
     target: host:port, dns:///name:port or unix:/path.
-    tls: encrypt; `ca_certificates` are PEM bytes, the system's where None, and for TLS alone.
+    tls: encrypt. For it alone, as PEM bytes: `ca_certificates`, whom to trust, the system's where
+        None; `certificate` and `private_key`, what to show a server that asks.
+    api_key: sent with every call; without tls everyone on the way can read it.
     deadline: seconds for one call with all its tries; None: no limit.
     retries: further tries after a refusal that may pass, never once an answer has begun.
 
@@ -84,10 +86,14 @@ class Client:
         *,
         tls: bool = False,
         ca_certificates: Optional[bytes] = None,
+        certificate: Optional[bytes] = None,
+        private_key: Optional[bytes] = None,
+        api_key: Optional[str] = None,
         deadline: Optional[float] = None,
         retries: int = 3,
     ) -> None:
-        credentials = _wire.channel_credentials(tls, ca_certificates)
+        credentials = _wire.channel_credentials(tls, ca_certificates, certificate, private_key)
+        self._metadata = _wire.call_metadata(api_key)
         if credentials is None:
             self._channel = grpc.insecure_channel(target, _wire.CHANNEL_OPTIONS)
         else:
@@ -117,14 +123,14 @@ class Client:
     def chat(self, messages: Iterable[Message], **options: Unpack[Options]) -> Answer:
         """The answer to a conversation, sent whole."""
         request = _wire.make_request(messages, options)
-        return self._call(lambda timeout: _wire.read_answer(self._chat(request, timeout=timeout)))
+        return self._call(lambda timeout: _wire.read_answer(self._chat(request, **self._brings(timeout))))
 
     def stream_chat(self, messages: Iterable[Message], **options: Unpack[Options]) -> AnswerStream:
         """Like chat, piece by piece; returns when the first piece is there."""
         request = _wire.make_request(messages, options)
 
         def attempt(timeout: Optional[float]) -> AnswerStream:
-            call = self._stream_chat(request, timeout=timeout)
+            call = self._stream_chat(request, **self._brings(timeout))
             return AnswerStream(call, next(call, None))
 
         return self._call(attempt)
@@ -133,7 +139,7 @@ class Client:
         """What is served, and the limits of requests."""
         return self._call(
             lambda timeout: _wire.read_model(
-                self._get_model(pb.GetModelRequest(), timeout=timeout)
+                self._get_model(pb.GetModelRequest(), **self._brings(timeout))
             )
         )
 
@@ -142,7 +148,7 @@ class Client:
         request = StringValue(value=service)
         return self._call(
             lambda timeout: _wire.HEALTH_NAMES.get(
-                self._health(request, timeout=timeout).value, "UNKNOWN"
+                self._health(request, **self._brings(timeout)).value, "UNKNOWN"
             )
         )
 
@@ -154,6 +160,9 @@ class Client:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+    def _brings(self, timeout: Optional[float]) -> dict[str, Any]:
+        return {"timeout": timeout, "metadata": self._metadata}
 
     def _call(self, attempt: Callable[[Optional[float]], T]) -> T:
         end = None if self._deadline is None else time.monotonic() + self._deadline

@@ -1,0 +1,159 @@
+#include "server/access/tls_identity.hpp"
+
+#include <grpc/grpc_security.h>
+#include <grpcpp/grpcpp.h>
+#include <openssl/bio.h>
+#include <openssl/err.h>
+#include <openssl/pem.h>
+#include <openssl/x509.h>
+
+#include <type_traits>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+
+namespace cogserve {
+namespace {
+
+// ---- PEM ----
+
+template <typename T, void (*Free)(T*)>
+struct Freed {
+  void operator()(T* object) const { Free(object); }
+};
+using X509Ptr = std::unique_ptr<X509, Freed<X509, X509_free>>;
+using KeyPtr = std::unique_ptr<EVP_PKEY, Freed<EVP_PKEY, EVP_PKEY_free>>;
+using BioPtr = std::unique_ptr<BIO, Freed<BIO, BIO_free_all>>;
+
+BioPtr reader_of(const std::string& pem) {
+  return BioPtr(BIO_new_mem_buf(pem.data(), static_cast<int>(pem.size())));
+}
+
+// Without it OpenSSL would ask for one at the terminal.
+int no_passphrase(char* /*buffer*/, int /*size*/, int /*writing*/, void* /*user*/) { return 0; }
+
+X509Ptr first_certificate(const std::string& pem) {
+  return X509Ptr(PEM_read_bio_X509(reader_of(pem).get(), nullptr, no_passphrase, nullptr));
+}
+
+absl::Status refuse_file(const std::string& path, const char* what) {
+  ERR_clear_error();
+  return absl::InvalidArgumentError(absl::StrCat(path, ": ", what));
+}
+
+std::string end_of(const X509& certificate) {
+  const BioPtr text(BIO_new(BIO_s_mem()));
+  ASN1_TIME_print(text.get(), X509_get0_notAfter(&certificate));
+  char* bytes = nullptr;
+  const long size = BIO_get_mem_data(text.get(), &bytes);  // NOLINT: OpenSSL's type
+  return {bytes, static_cast<size_t>(size)};
+}
+
+// The certificate's end, if the three belong together.
+absl::StatusOr<std::string> check(const TlsFiles& paths, const TlsIdentity::Pem& pem) {
+  const KeyPtr key(
+      PEM_read_bio_PrivateKey(reader_of(pem.key).get(), nullptr, no_passphrase, nullptr));
+  if (key == nullptr) return refuse_file(paths.key, "holds no private key, or one with a password");
+  const X509Ptr certificate = first_certificate(pem.certificate);
+  if (certificate == nullptr) return refuse_file(paths.certificate, "holds no certificate");
+  if (X509_check_private_key(certificate.get(), key.get()) != 1) {
+    return refuse_file(paths.key, "is not the key of the certificate");
+  }
+  if (!paths.client_authorities.empty() && first_certificate(pem.client_authorities) == nullptr) {
+    return refuse_file(paths.client_authorities, "holds no certificate");
+  }
+  return end_of(*certificate);
+}
+
+// ---- gRPC ----
+
+grpc_ssl_certificate_config_reload_status fetch(void* identity,
+                                                grpc_ssl_server_certificate_config** config) {
+  const auto pem = static_cast<TlsIdentity*>(identity)->take_new();
+  if (!pem.has_value()) return GRPC_SSL_CERTIFICATE_CONFIG_RELOAD_UNCHANGED;
+  const grpc_ssl_pem_key_cert_pair pair{pem->key.c_str(), pem->certificate.c_str()};
+  // gRPC ends the process where there are none, even if clients are not asked (1.51): then any will
+  // do.
+  const std::string& authorities =
+      pem->client_authorities.empty() ? pem->certificate : pem->client_authorities;
+  *config = grpc_ssl_server_certificate_config_create(authorities.c_str(), &pair, 1);
+  return GRPC_SSL_CERTIFICATE_CONFIG_RELOAD_NEW;
+}
+
+// gRPC's C++ API cannot change a certificate, its C API can; the class between them is abstract in
+// old versions and takes the C object in new ones.
+template <typename Base, bool is_abstract = std::is_abstract_v<Base>>
+class WrappedCredentials : public Base {
+ public:
+  explicit WrappedCredentials(grpc_server_credentials* wrapped) : wrapped_(wrapped) {}
+  ~WrappedCredentials() override { grpc_server_credentials_release(wrapped_); }
+
+  void SetAuthMetadataProcessor(
+      const std::shared_ptr<grpc::AuthMetadataProcessor>& /*processor*/) override {}
+
+ private:
+  int AddPortToServer(const std::string& address, grpc_server* server) override {
+    return grpc_server_add_http2_port(server, address.c_str(), wrapped_);
+  }
+
+  grpc_server_credentials* const wrapped_;
+};
+
+template <typename Base>
+class WrappedCredentials<Base, false> : public Base {
+ public:
+  explicit WrappedCredentials(grpc_server_credentials* wrapped) : Base(wrapped) {}
+};
+
+}  // namespace
+
+TlsIdentity::TlsIdentity(const TlsFiles& files)
+    : paths_(files),
+      files_(
+          files.client_authorities.empty()
+              ? std::vector<std::string>{files.certificate, files.key}
+              : std::vector<std::string>{files.certificate, files.key, files.client_authorities}) {}
+
+absl::StatusOr<std::unique_ptr<TlsIdentity>> TlsIdentity::load(const TlsFiles& files) {
+  std::unique_ptr<TlsIdentity> identity(new TlsIdentity(files));
+  if (const auto taken = identity->refresh(); !taken.ok()) return taken.status();
+  return identity;
+}
+
+absl::StatusOr<bool> TlsIdentity::refresh() {
+  auto contents = files_.look();
+  if (!contents.ok()) return contents.status();
+  if (!contents->has_value()) return false;
+  std::vector<std::string>& texts = **contents;
+  Pem pem{std::move(texts[0]), std::move(texts[1]), texts.size() > 2 ? std::move(texts[2]) : ""};
+  absl::StatusOr<std::string> expiry = check(paths_, pem);
+  if (!expiry.ok()) return expiry.status();
+  const std::lock_guard lock(mutex_);
+  pem_ = std::move(pem);
+  expiry_ = *std::move(expiry);
+  is_new_ = true;
+  return true;
+}
+
+std::shared_ptr<grpc::ServerCredentials> TlsIdentity::credentials() {
+  const auto request = paths_.client_authorities.empty() ? GRPC_SSL_DONT_REQUEST_CLIENT_CERTIFICATE
+                       : paths_.client_certificate_required
+                           ? GRPC_SSL_REQUEST_AND_REQUIRE_CLIENT_CERTIFICATE_AND_VERIFY
+                           : GRPC_SSL_REQUEST_CLIENT_CERTIFICATE_AND_VERIFY;
+  return std::make_shared<WrappedCredentials<grpc::ServerCredentials>>(
+      grpc_ssl_server_credentials_create_with_options(
+          grpc_ssl_server_credentials_create_options_using_config_fetcher(request, fetch, this)));
+}
+
+std::string TlsIdentity::expiry() const {
+  const std::lock_guard lock(mutex_);
+  return expiry_;
+}
+
+std::optional<TlsIdentity::Pem> TlsIdentity::take_new() {
+  const std::lock_guard lock(mutex_);
+  if (!std::exchange(is_new_, false)) return std::nullopt;
+  return pem_;
+}
+
+}  // namespace cogserve

@@ -1,0 +1,30 @@
+// Small files that an operator may replace while the server runs: keys and certificates.
+//
+// Whole contents are compared, so that it does not matter how they are replaced: in place, by a
+// rename, or by a link that is moved, as Kubernetes does. Not thread-safe.
+#pragma once
+
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "absl/status/statusor.h"
+
+namespace cogserve {
+
+class WatchedFiles {
+ public:
+  static constexpr size_t kMaxFileBytes = 1 << 20;
+
+  explicit WatchedFiles(std::vector<std::string> paths) : paths_(std::move(paths)) {}
+
+  // Their contents, in order of the paths; nothing if they are as last time. What could not be read
+  // is an error once, until it can be read again.
+  absl::StatusOr<std::optional<std::vector<std::string>>> look();
+
+ private:
+  const std::vector<std::string> paths_;
+  std::optional<absl::StatusOr<std::vector<std::string>>> seen_;
+};
+
+}  // namespace cogserve
