@@ -39,12 +39,17 @@ OutputOptions output_options(const CheckedRequest& request) {
 }
 
 // Says that the deadline was the server's.
-absl::Status name_server_limit(const absl::Status& status) {
+absl::Status name_server_limit(const absl::Status& status, Clock::duration limit,
+                               Clock::duration got) {
   if (error_reason(status) != "DEADLINE_EXCEEDED") return status;
-  return with_phase(
-      make_error(status.code(), "REQUEST_TIMEOUT", "",
-                 absl::StrCat("the server lets no call take so long: ", status.message())),
-      error_phase(status));
+  const auto to_ms = [](Clock::duration time) {
+    return absl::StrCat(std::chrono::ceil<std::chrono::milliseconds>(time).count(), " ms");
+  };
+  return with_phase(with_limit(make_error(status.code(), "REQUEST_TIMEOUT", "",
+                                          absl::StrCat("the server lets no call take so long: ",
+                                                       status.message())),
+                               to_ms(limit), to_ms(got)),
+                    error_phase(status));
 }
 
 }  // namespace
@@ -69,6 +74,7 @@ void Call::start() {
   PreprocessJob job;
   job.request = std::move(request_);
   job.deadline = deadline_.at;
+  job.max_ttft = deadline_.max_ttft;
   job.cancelled = [self] { return self->aborted(); };
   job.done = [self](absl::StatusOr<Submission> submission) {
     self->on_prepared(std::move(submission));
@@ -181,7 +187,10 @@ void Call::deliver() {
 
 void Call::finish(const absl::Status& status, const v1::Final& final) {
   if (transport_ == nullptr) return;
-  absl::Status named = deadline_.is_servers ? name_server_limit(status) : status;
+  absl::Status named = status;
+  if (deadline_.is_servers) {
+    named = name_server_limit(status, deadline_.at - received_, Clock::now() - received_);
+  }
   if (!named.ok() && tokens_written_ > 0 && transport_->delivers()) {
     named = after_tokens(std::move(named), tokens_written_);
   }

@@ -23,6 +23,7 @@ class Call;
 struct CallDeadline {
   Clock::time_point at;
   bool is_servers;  // nearer than the client's: an end by it is REQUEST_TIMEOUT
+  std::chrono::milliseconds max_ttft{0};  // see Request
 };
 
 // The gRPC side. `write` and `finish` are called on the executor.

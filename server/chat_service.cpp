@@ -38,13 +38,15 @@ class Refusal final : public Base {
   grpc::Alarm alarm_;
 };
 
-// The client's deadline on our clock, or `most` from now if it is nearer.
+// The client's deadline on our clock, or the server's if that is nearer.
 CallDeadline deadline_of(const grpc::CallbackServerContext& context,
-                         std::chrono::milliseconds most) {
+                         const ChatServiceOptions& options) {
   const Clock::time_point now = Clock::now();
   const auto remaining = context.deadline() - std::chrono::system_clock::now();
-  if (remaining >= most) return {now + most, true};
-  return {now + std::chrono::duration_cast<Clock::duration>(remaining), false};
+  if (remaining >= options.max_request_time) {
+    return {now + options.max_request_time, true, options.max_ttft};
+  }
+  return {now + std::chrono::duration_cast<Clock::duration>(remaining), false, options.max_ttft};
 }
 
 }  // namespace
@@ -91,11 +93,13 @@ absl::StatusOr<ChatService::Accepted> ChatService::accept(
     if (!caller.ok()) return caller.status();
     if (absl::Status status = readiness_->admit(); !status.ok()) return status;
     if (absl::Status status = check_cancels(context.peer()); !status.ok()) return status;
+    ServedModel& model = *model_.load(std::memory_order_acquire);
+    if (absl::Status status = model.engine().check_room(); !status.ok()) return status;
     auto place = callers_->admit(*caller, Clock::now());
     if (!place.ok()) return place.status();
     absl::StatusOr<v1::ChatRequest> message = parse_request(&bytes);
     if (!message.ok()) return message.status();
-    const RequestRules& rules = model_.load(std::memory_order_acquire)->rules();
+    const RequestRules& rules = model.rules();
     if (check_request_id(message->request_id(), rules.limits).ok()) {
       *request_id = message->request_id();
     }
@@ -119,10 +123,9 @@ Base* ChatService::refuse(grpc::CallbackServerContext* context, const absl::Stat
 template <typename Reactor>
 void ChatService::run(Reactor* reactor, const grpc::CallbackServerContext& context,
                       Accepted accepted) {
-  const auto call = std::make_shared<Call>(model_.load(std::memory_order_acquire), reactor,
-                                           std::move(accepted.request),
-                                           deadline_of(context, options_.max_request_time),
-                                           std::move(accepted.caller), options_.log_requests);
+  const auto call = std::make_shared<Call>(
+      model_.load(std::memory_order_acquire), reactor, std::move(accepted.request),
+      deadline_of(context, options_), std::move(accepted.caller), options_.log_requests);
   reactor->carry(call);
   // A drain that began meanwhile may have found no call active before this one was.
   if (absl::Status status = readiness_->admit(); !status.ok()) {

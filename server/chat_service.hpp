@@ -19,6 +19,7 @@ namespace cogserve {
 
 struct ChatServiceOptions {
   std::chrono::milliseconds max_request_time{300000};  // of a call, whatever its deadline
+  std::chrono::milliseconds max_ttft{60000};           // until its first token; 0 = any time
   bool log_requests = false;
   int max_cancels = 100;  // of one connection in ten seconds; 0 = any number
 };

@@ -1,5 +1,6 @@
 #include "server/grpc_server.hpp"
 
+#include <grpc/grpc.h>
 #include <grpcpp/ext/proto_server_reflection_plugin.h>
 #include <grpcpp/grpcpp.h>
 #include <grpcpp/resource_quota.h>
@@ -18,6 +19,8 @@ constexpr int kSoftMetadataBytes = 8 << 10;
 constexpr int kHardMetadataBytes = 16 << 10;
 constexpr size_t kMemoryQuota = size_t{1} << 30;
 constexpr std::chrono::milliseconds kWatchPeriod{500};
+constexpr std::chrono::milliseconds kOversleep{2000};
+constexpr std::chrono::milliseconds kCancelPeriod{20};
 constexpr int kStallSteps = 3;  // of a stall's time, after the first health says so
 
 // The plugin registers itself with every builder of a process that links it; here it is a choice.
@@ -152,7 +155,12 @@ void GrpcServer::abort_calls(const absl::Status& reason) {
   active_.for_each([&reason](CallTransport& transport) { transport.call().abort(reason); });
 }
 
-void GrpcServer::shutdown(std::chrono::milliseconds deadline) {
+void GrpcServer::close() {
+  if (server_ == nullptr || closed_.valid()) return;
+  closed_ = std::async(std::launch::async, [this] { server_->Shutdown(); });
+}
+
+void GrpcServer::shutdown(std::chrono::milliseconds grace) {
   {
     const std::lock_guard lock(mutex_);
     stopping_ = true;
@@ -160,7 +168,12 @@ void GrpcServer::shutdown(std::chrono::milliseconds deadline) {
   stop_watching_.notify_all();
   if (watcher_.joinable()) watcher_.join();
   if (server_ == nullptr) return;
-  server_->Shutdown(std::chrono::system_clock::now() + deadline);
+  close();
+  while (closed_.wait_for(grace) == std::future_status::timeout) {
+    grpc_server_cancel_all_calls(server_->c_server());
+    grace = kCancelPeriod;  // a call may have come in just before the end
+  }
+  closed_.get();
   server_->Wait();
   server_.reset();
 }
@@ -169,32 +182,38 @@ void GrpcServer::watch() {
   const auto period =
       std::min({kWatchPeriod, watch_options_.patience / 2,
                 watch_options_.stall_timeout / kStallSteps / 2, watch_options_.refresh_period});
-  Clock::time_point next_refresh = Clock::now() + watch_options_.refresh_period;
+  Clock::time_point last_look = Clock::now();
+  Clock::time_point awake_since = last_look;
+  Clock::time_point next_refresh = last_look + watch_options_.refresh_period;
   std::unique_lock lock(mutex_);
   while (!stop_watching_.wait_for(lock, period, [this] { return stopping_; })) {
     const ServedModel* const model = model_;
     lock.unlock();
-    if (model != nullptr) check_engine(model->engine());
-    check_calls();
-    if (Clock::now() >= next_refresh) {
+    const Clock::time_point now = Clock::now();
+    // A process that was stopped, or its whole machine, finds every clock late: nobody is to blame.
+    const bool overslept = now - last_look > period + kOversleep;
+    if (overslept) awake_since = now;
+    last_look = now;
+    if (model != nullptr) check_engine(model->engine(), awake_since);
+    if (!overslept) check_calls();
+    if (now >= next_refresh) {
       refresh_access();
-      next_refresh = Clock::now() + watch_options_.refresh_period;
+      next_refresh = now + watch_options_.refresh_period;
     }
     lock.lock();
   }
 }
 
-void GrpcServer::check_engine(const Engine& engine) {
-  const auto silence = engine.silence();
+void GrpcServer::check_engine(const Engine& engine, Clock::time_point awake_since) {
+  const auto silence = std::min(engine.silence(), Clock::now() - awake_since);
   const std::lock_guard lock(health_mutex_);
   // A drain must not wait for it either.
   if (silence > watch_options_.stall_timeout) stuck_.store(true, std::memory_order_relaxed);
-  if (readiness_.state() != Readiness::State::kServing) return;
   if (!engine.healthy()) {
     readiness_.advance(Readiness::State::kFailed);
     health_->set_ready(false);
-    return;
   }
+  if (readiness_.state() != Readiness::State::kServing) return;
   const bool stalled = silence > watch_options_.stall_timeout / kStallSteps;
   if (stalled == stalled_) return;
   stalled_ = stalled;

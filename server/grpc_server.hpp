@@ -8,6 +8,7 @@
 #include <atomic>
 #include <chrono>
 #include <condition_variable>
+#include <future>
 #include <memory>
 #include <mutex>
 #include <string>
@@ -80,14 +81,15 @@ class GrpcServer {
 
   // Health turns NOT_SERVING first, then new calls are refused; those that run go on.
   void begin_drain();
+  // Asks clients to go elsewhere (GOAWAY) and listens no more; calls that run go on. Idempotent.
+  void close();
   // True once no call runs.
   bool wait_until_idle(std::chrono::milliseconds timeout);
   size_t active_calls() const { return active_.size(); }
   // Ends every call that runs with `reason`.
   void abort_calls(const absl::Status& reason);
-  // Closes; calls that are left, and bytes that are still to go out, have until `deadline`.
-  // Idempotent.
-  void shutdown(std::chrono::milliseconds deadline);
+  // Closes; calls that are left, and bytes that are still to go out, have `grace`. Idempotent.
+  void shutdown(std::chrono::milliseconds grace);
 
   // False once the engine has failed for good.
   bool healthy() const { return readiness_.state() != Readiness::State::kFailed; }
@@ -99,7 +101,7 @@ class GrpcServer {
              const ChatServiceOptions& chat, const WatchOptions& watch);
   absl::Status listen(const NetworkOptions& network);
   void watch();
-  void check_engine(const Engine& engine);
+  void check_engine(const Engine& engine, Clock::time_point awake_since);
   void check_calls();
   // Keys and certificates that were replaced.
   void refresh_access();
@@ -111,6 +113,7 @@ class GrpcServer {
   ActiveCalls active_;
   ChatService service_;
   std::unique_ptr<grpc::Server> server_;
+  std::future<void> closed_;  // once `close` was called: ready when no call is left
   int port_ = 0;
   std::atomic<bool> stuck_{false};
 

@@ -133,6 +133,8 @@ void ServeFlags::add_server_flags() {
              "Longer for a large model on few cores.");
   table_.add("max-request-time", &options_.chat.max_request_time, "TIME",
              "Longest time of one call, whatever its own deadline.");
+  table_.add("max-ttft", &options_.chat.max_ttft, "TIME",
+             "Longest time until a call's first token; 0: any. Longer for pictures on few cores.");
   table_.add("slow-reader-time", &options_.engine.slow_reader_time, "TIME",
              "A client that takes nothing for so long loses its call; in all, if it keeps others "
              "from starting.");
@@ -205,6 +207,7 @@ absl::Status ServeFlags::check_ranges() const {
       check_flag_range("max-calls-per-caller", network.access.quota.max_calls, 0, kMany),
       check_flag_range("max-rate-per-caller", network.access.quota.max_rate, 0, 1000000),
       check_flag_range("max-request-time", options_.chat.max_request_time.count(), 1, kMany),
+      check_flag_range("max-ttft", options_.chat.max_ttft.count(), 0, kMany),
       check_flag_range("shutdown-timeout", options_.shutdown_timeout.count(), 0, kMany),
       check_flag_range("stall-timeout", options_.stall_timeout.count(), 1000, kMany),
       check_flag_range("slow-reader-time", engine.slow_reader_time.count(), 100, kMany),

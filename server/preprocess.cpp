@@ -137,6 +137,8 @@ absl::StatusOr<Submission> Preprocessor::prepare(const PreprocessJob& job) {
 
   Submission submission;
   Request request;
+  if (absl::Status full = engine_->check_room(); !full.ok())
+    return full;  // before a picture is read
   if (from.has_image) {
     const Clock::time_point begin = Clock::now();
     auto pixels = image::read_image(from.image, vision.image_size, limits_.image);
@@ -154,6 +156,7 @@ absl::StatusOr<Submission> Preprocessor::prepare(const PreprocessJob& job) {
   request.ignore_eos = from.ignore_eos;
   request.stop_token_ids = from.stop_token_ids;
   request.deadline = job.deadline;
+  request.max_ttft = job.max_ttft;
   auto stream = engine_->submit(std::move(request));
   if (!stream.ok()) return engine_refusal(stream.status());
   submission.stream = *std::move(stream);

@@ -37,6 +37,7 @@ struct Submission {
 
 struct PreprocessJob {
   CheckedRequest request;
+  std::chrono::milliseconds max_ttft{0};  // see Request
   Clock::time_point deadline = Clock::time_point::max();
   // Asked before the job starts and between its stages.
   std::function<bool()> cancelled;

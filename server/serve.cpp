@@ -2,6 +2,7 @@
 
 #include <google/protobuf/stubs/logging.h>
 #include <signal.h>
+#include <sys/resource.h>
 #include <unistd.h>
 
 #include <chrono>
@@ -36,18 +37,21 @@ constexpr milliseconds kPoll{100};      // between looks at signals and the engi
 constexpr milliseconds kWarmupPoll{2};  // between looks at signals while warming up
 constexpr milliseconds kFirstWarmupNotice{1000};
 constexpr milliseconds kWarmupNotice{30000};
+constexpr milliseconds kRefuseTime{1000};  // of a drain, in which new calls are told why
 constexpr milliseconds kFlushGrace{2000};  // for the last bytes of finished calls to go out
 constexpr milliseconds kAbortGrace{2000};  // for statuses to go out after calls were ended
+constexpr milliseconds kHurryGrace{500};   // for each of the two, when the process must go
+constexpr milliseconds kHurryLimit{1500};
 
 // Ends the process if it is not destroyed in time: a shutdown that hangs must not look alive.
 class ShutdownWatchdog {
  public:
-  explicit ShutdownWatchdog(milliseconds limit)
-      : thread_([this, limit] {
+  ShutdownWatchdog(milliseconds limit, int exit_code)
+      : thread_([this, limit, exit_code] {
           std::unique_lock lock(mutex_);
           if (done_.wait_for(lock, limit, [this] { return is_done_; })) return;
           log_event(LogLevel::kError, "shutdown.stuck", {{"limit_ms", int64_t{limit.count()}}});
-          _exit(kExitStuck);
+          _exit(exit_code);
         }) {}
 
   ~ShutdownWatchdog() {
@@ -145,60 +149,64 @@ absl::Status draining_error() {
                           milliseconds(500));
 }
 
-// A thread that hangs cannot be joined: callers are told, then the process goes as it is.
-[[noreturn]] void leave_stuck_engine(GrpcServer* server) {
+// Without a word to the engine, whose thread or device may hang.
+[[noreturn]] void leave(int exit_code, GrpcServer* server) {
+  const ShutdownWatchdog watchdog(kHurryLimit, exit_code);
+  server->wait_until_idle(kHurryGrace);
+  server->shutdown(kHurryGrace);
+  _exit(exit_code);
+}
+
+// Returns if the engine is well. One that has failed has ended its streams; for one that hangs it
+// is done here.
+void leave_if_engine_is_gone(GrpcServer* server) {
+  if (!server->healthy()) {
+    log_event(LogLevel::kError, "engine.failed");
+    leave(kExitEngineFailed, server);
+  }
+  if (!server->stuck()) return;
   log_event(LogLevel::kError, "engine.stuck",
             {{"calls_ended", static_cast<int64_t>(server->active_calls())}});
   server->abort_calls(
       with_retry_delay(make_error(absl::StatusCode::kUnavailable, "ENGINE_STALLED", "",
                                   "the engine has hung; the server is about to restart"),
                        milliseconds(5000)));
-  const ShutdownWatchdog watchdog(2 * (kAbortGrace + kFlushGrace));
-  server->wait_until_idle(kAbortGrace);
-  server->shutdown(kFlushGrace);
-  _exit(kExitEngineFailed);
+  leave(kExitEngineFailed, server);
 }
 
-// Until no call runs; cut short by the timeout or a second signal.
+// Until no call runs; cut short by the timeout, and by a second signal, with which the process
+// ends.
 void drain(const StopSignals& signals, milliseconds timeout, GrpcServer* server) {
-  const auto end = Clock::now() + timeout;
+  const auto begin = Clock::now();
+  server->begin_drain();
   while (!server->wait_until_idle(kPoll)) {
-    if (server->stuck()) leave_stuck_engine(server);
-    if (Clock::now() < end && !signals.wait(milliseconds(0)).has_value()) continue;
+    leave_if_engine_is_gone(server);
+    if (Clock::now() >= begin + kRefuseTime) server->close();
+    const bool hurry = signals.wait(milliseconds(0)).has_value();
+    if (Clock::now() < begin + timeout && !hurry) continue;
     log_event(LogLevel::kWarning, "drain.cut",
               {{"calls_ended", static_cast<int64_t>(server->active_calls())}});
     server->abort_calls(draining_error());
+    if (hurry) leave(0, server);
     server->wait_until_idle(kAbortGrace);
     return;
   }
+  leave_if_engine_is_gone(server);
 }
 
-// Serves until a signal or a dead engine; returns the exit code. From then on `watchdog` runs.
-int serve_until_stopped(const StopSignals& signals, const ServeOptions& options, GrpcServer* server,
-                        std::optional<ShutdownWatchdog>* watchdog) {
-  while (true) {
-    const std::optional<int> signal = signals.wait(kPoll);
-    if (signal.has_value()) {
-      log_event(LogLevel::kInfo, "draining",
-                {{"signal", *signal == SIGTERM ? "SIGTERM" : "SIGINT"},
-                 {"calls", static_cast<int64_t>(server->active_calls())}});
-      // And time for the engine's last step, as long as one may take.
-      watchdog->emplace(options.shutdown_timeout + kAbortGrace + kFlushGrace +
-                        options.stall_timeout);
-      server->begin_drain();
-      drain(signals, options.shutdown_timeout, server);
-      server->shutdown(kFlushGrace);
-      return 0;
-    }
-    if (!server->healthy()) {
-      log_event(LogLevel::kError, "engine.failed");
-      watchdog->emplace(2 * (kAbortGrace + kFlushGrace));
-      server->wait_until_idle(kAbortGrace);  // the engine has ended its streams
-      server->shutdown(kFlushGrace);
-      return kExitEngineFailed;
-    }
-    if (server->stuck()) leave_stuck_engine(server);
-  }
+// Serves until a signal, and drains. From then on `watchdog` runs.
+void serve_until_stopped(const StopSignals& signals, const ServeOptions& options,
+                         GrpcServer* server, std::optional<ShutdownWatchdog>* watchdog) {
+  std::optional<int> signal;
+  while (!(signal = signals.wait(kPoll)).has_value()) leave_if_engine_is_gone(server);
+  log_event(LogLevel::kInfo, "draining",
+            {{"signal", *signal == SIGTERM ? "SIGTERM" : "SIGINT"},
+             {"calls", static_cast<int64_t>(server->active_calls())}});
+  // And time for the engine's last step, as long as one may take.
+  watchdog->emplace(options.shutdown_timeout + kAbortGrace + kFlushGrace + options.stall_timeout,
+                    kExitStuck);
+  drain(signals, options.shutdown_timeout, server);
+  server->shutdown(kFlushGrace);
 }
 
 int serve(const StopSignals& signals, const ServeOptions& options) {
@@ -217,11 +225,19 @@ int serve(const StopSignals& signals, const ServeOptions& options) {
   }
   (*server)->serve(model->get());
   write_banner(options, **model, (*server)->port(), Clock::now() - begin);
-  const int code = serve_until_stopped(signals, options, server->get(), &watchdog);
+  serve_until_stopped(signals, options, server->get(), &watchdog);
   server->reset();  // before the model that its calls use
   model->reset();
-  if (code == 0) log_event(LogLevel::kInfo, "stopped");
-  return code;
+  log_event(LogLevel::kInfo, "stopped");
+  return 0;
+}
+
+// Each connection is one; the usual 1024 are soon in use, and then not even a probe gets in.
+void raise_file_limit() {
+  rlimit limit{};
+  if (getrlimit(RLIMIT_NOFILE, &limit) != 0) return;
+  limit.rlim_cur = limit.rlim_max;
+  setrlimit(RLIMIT_NOFILE, &limit);
 }
 
 }  // namespace
@@ -248,6 +264,7 @@ int run_serve(const std::vector<std::string>& arguments) {
   // Their own lines are not ours; we report what matters.
   setenv("GRPC_VERBOSITY", "NONE", 0);
   google::protobuf::SetLogHandler(nullptr);
+  raise_file_limit();
   const StopSignals signals;
   return serve(signals, options);
 }

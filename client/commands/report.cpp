@@ -57,6 +57,12 @@ std::string hint(const Error& error) {
   if (error.reason == "REQUEST_TIMEOUT") {
     return "lower --max-tokens, or start the server with a longer --max-request-time";
   }
+  if (error.reason == "FIRST_TOKEN_TIMEOUT") {
+    return "start the server with a longer --max-ttft, or on a faster device";
+  }
+  if (error.reason == "QUEUE_TIMEOUT") {
+    return "ask when there is less to do, or start the server with a longer --max-queue-time";
+  }
   if (error.code == Code::kDeadlineExceeded) return "allow more time with --deadline";
   if (error.code == Code::kUnimplemented && error.reason.empty()) {
     return "another server seems to listen there: check --server";

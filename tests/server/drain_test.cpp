@@ -1,4 +1,5 @@
 // A server that goes away: what runs is finished, what comes is refused, nothing hangs.
+#include <grpcpp/generic/generic_stub.h>
 #include <gtest/gtest.h>
 
 #include <atomic>
@@ -49,6 +50,26 @@ TEST(Drain, accepted_calls_finish_new_ones_are_refused_and_health_turns_first) {
   }
 }
 
+TEST(Drain, a_server_that_closes_sends_clients_elsewhere_and_finishes_what_runs) {
+  TestServer server;
+  server.engine().pause();
+  const auto channel = server.connect();
+  const auto stub = v1::CogServe::NewStub(channel);
+  grpc::ClientContext context;
+  const auto running = stub->StreamChat(&context, ask("x", 50));
+  server.engine().wait_until_running(1);
+  server.server().begin_drain();
+  server.server().close();
+  server.server().close();
+  // The connection is left for its call alone: the channel looks for another, and finds none.
+  while (channel->GetState(false) == GRPC_CHANNEL_READY) std::this_thread::yield();
+  EXPECT_EQ(chat(*stub, ask("late")).status.error_code(), grpc::StatusCode::UNAVAILABLE);
+  EXPECT_EQ(server.server().active_calls(), 1u);
+  server.engine().resume();
+  EXPECT_TRUE(read_stream(running.get()).status.ok());
+  server.server().shutdown(std::chrono::minutes(1));
+}
+
 TEST(Drain, what_is_left_at_the_end_is_ended_with_a_status) {
   TestServer server;
   server.engine().pause();
@@ -86,6 +107,35 @@ TEST(Drain, shutdown_does_not_wait_for_a_client_that_never_reads) {
   server.server().shutdown(milliseconds(10));
   server.engine().wait_until_idle();
   EXPECT_FALSE(read_stream(reader.get()).status.ok());
+}
+
+TEST(Drain, shutdown_does_not_wait_for_those_who_watch_health) {
+  TestServer server;
+  grpc::GenericStub stub(server.connect());
+  grpc::ClientContext context;
+  grpc::CompletionQueue queue;
+  const auto watch = stub.PrepareCall(&context, "/grpc.health.v1.Health/Watch", &queue);
+  void* event = nullptr;
+  bool ok = false;
+  watch->StartCall(&event);
+  queue.Next(&event, &ok);
+  const grpc::Slice whole_server("");
+  watch->WriteLast(grpc::ByteBuffer(&whole_server, 1), grpc::WriteOptions(), &event);
+  queue.Next(&event, &ok);
+  grpc::ByteBuffer state;
+  watch->Read(&state, &event);
+  queue.Next(&event, &ok);
+  EXPECT_TRUE(ok);
+  server.server().begin_drain();
+  server.server().shutdown(milliseconds(10));
+  while (ok) {
+    watch->Read(&state, &event);
+    queue.Next(&event, &ok);
+  }
+  grpc::Status status;
+  watch->Finish(&status, &event);
+  queue.Next(&event, &ok);
+  EXPECT_FALSE(status.ok());
 }
 
 TEST(Drain, a_second_shutdown_and_one_without_calls_are_fine) {

@@ -4,6 +4,7 @@
 #include <utility>
 
 #include "engine/base/error.hpp"
+#include "engine/schedule/scheduler_config.hpp"
 
 namespace cogserve {
 namespace {
@@ -47,7 +48,8 @@ EngineInfo make_info(const EngineConfig& config) {
   info.rope_dtype = "bf16";
   info.max_model_len = config.max_model_len == 0 ? 8192 : config.max_model_len;
   info.block_size = 16;
-  info.num_blocks = 4096;
+  info.num_blocks =
+      config.kv_cache_bytes == 0 ? 4096 : static_cast<int>(config.kv_cache_bytes / kFakeBlockBytes);
   return info;
 }
 
@@ -75,12 +77,20 @@ FakeEngine::~FakeEngine() {
 }
 
 absl::StatusOr<std::shared_ptr<TokenStream>> FakeEngine::submit(Request request) {
+  const bool picture = !request.pixels.empty();
+  const SchedulerConfig room{.num_blocks = info_.num_blocks,
+                             .block_size = info_.block_size,
+                             .max_model_len = info_.max_model_len};
+  if (absl::Status status = check_fits(room, prompt_tokens(request, picture), request.max_tokens);
+      !status.ok()) {
+    return status;
+  }
   std::shared_ptr<TokenStream> stream;
   {
     const std::lock_guard lock(mutex_);
     if (!refusal_.ok()) return refusal_;
     Sequence sequence;
-    sequence.picture = !request.pixels.empty();
+    sequence.picture = picture;
     request.pixels.clear();
     last_request_ = request;
     sequence.request = std::move(request);
@@ -100,6 +110,19 @@ absl::StatusOr<std::shared_ptr<TokenStream>> FakeEngine::submit(Request request)
   wake_.notify_all();
   changed_.notify_all();
   return stream;
+}
+
+absl::Status FakeEngine::check_room() const {
+  const std::lock_guard lock(mutex_);
+  return refusal_.code() == absl::StatusCode::kResourceExhausted ? refusal_ : absl::OkStatus();
+}
+
+int FakeEngine::image_tokens(bool picture) const {
+  return picture ? info_.model.vision.image_tokens() : 0;
+}
+
+int FakeEngine::prompt_tokens(const Request& request, bool picture) const {
+  return 1 + image_tokens(picture) + static_cast<int>(request.text_ids.size());
 }
 
 EngineStats FakeEngine::stats() const {
@@ -228,7 +251,7 @@ bool FakeEngine::step(bool may_sample) {
     if (!ended && may_sample && !it->stream->full()) {
       sample(&*it);
       const bool script_over =
-          !it->script.empty() && it->sampled > static_cast<int>(it->script.size());
+          it->script.has_value() && it->sampled > static_cast<int>(it->script->size());
       if (script_over) reason = FinishReason::kStop;
       ended = script_over || it->sampled >= it->request.max_tokens;
     }
@@ -262,10 +285,10 @@ bool FakeEngine::ends_early(Sequence* sequence, Clock::time_point now, absl::Sta
 void FakeEngine::sample(Sequence* sequence) {
   TokenEvent event;
   const int index = sequence->sampled++;
-  if (sequence->script.empty()) {
+  if (!sequence->script.has_value()) {
     event.token.id = fake_token(sequence->request.text_ids, sequence->picture, index);
-  } else if (index < static_cast<int>(sequence->script.size())) {
-    event.token.id = sequence->script[static_cast<size_t>(index)];
+  } else if (index < static_cast<int>(sequence->script->size())) {
+    event.token.id = (*sequence->script)[static_cast<size_t>(index)];
   } else {
     event.token.id = kEosId;
   }
@@ -281,9 +304,10 @@ void FakeEngine::end(const Sequence& sequence, const absl::Status& status, Finis
   EndEvent end;
   end.status = status;
   end.reason = reason;
-  end.image_tokens = sequence.picture ? info_.model.vision.image_tokens() : 0;
-  end.prompt_tokens = 1 + end.image_tokens + static_cast<int>(sequence.request.text_ids.size());
+  end.image_tokens = image_tokens(sequence.picture);
+  end.prompt_tokens = prompt_tokens(sequence.request, sequence.picture);
   end.completion_tokens = sequence.sampled;
+  end.timings = kFakeTimings;
   sequence.stream->finish(std::move(end));
 }
 

@@ -1,14 +1,18 @@
 // An engine without a model, for tests of everything above it: token i of a request is a
 // pseudo-random function of its prompt, so a client can check each token it gets.
 //
-// Honest about the contract of engine.hpp: its own thread, one token a sequence a step, a full
-// stream is not fed, cancels and deadlines end a sequence within one step, one end for each stream.
+// Honest about the contract of engine.hpp: what can never fit is refused at once; its own thread,
+// one token a sequence a step, a full stream is not fed, cancels and deadlines end a sequence
+// within one step, one end for each stream.
 #pragma once
 
+#include <chrono>
 #include <condition_variable>
+#include <cstddef>
 #include <cstdint>
 #include <deque>
 #include <mutex>
+#include <optional>
 #include <thread>
 #include <vector>
 
@@ -16,12 +20,22 @@
 
 namespace cogserve {
 
+// What a block of its cache takes of EngineConfig::kv_cache_bytes: 16 tokens.
+constexpr size_t kFakeBlockBytes = 512;
+
+// What each end says of its request's stages.
+constexpr RequestTimings kFakeTimings{.queue = std::chrono::milliseconds(1),
+                                      .vision = std::chrono::milliseconds(2),
+                                      .prefill = std::chrono::milliseconds(3),
+                                      .decode = std::chrono::milliseconds(4)};
+
 class FakeEngine final : public Engine {
  public:
   explicit FakeEngine(const EngineConfig& config = {});
   ~FakeEngine() override;
 
   absl::StatusOr<std::shared_ptr<TokenStream>> submit(Request request) override;
+  absl::Status check_room() const override;
   const EngineInfo& info() const override { return info_; }
   EngineStats stats() const override;
   Clock::duration silence() const override;
@@ -56,12 +70,14 @@ class FakeEngine final : public Engine {
   struct Sequence {
     Request request;
     bool picture = false;
-    std::vector<int32_t> script;
+    std::optional<std::vector<int32_t>> script;
     std::shared_ptr<TokenStream> stream;
     int sampled = 0;
     Clock::time_point full_since = Clock::time_point::max();
   };
 
+  int image_tokens(bool picture) const;
+  int prompt_tokens(const Request& request, bool picture) const;
   void loop();
   // One step over all sequences, with `mutex_` held; true if anything happened.
   bool step(bool may_sample);
@@ -77,7 +93,7 @@ class FakeEngine final : public Engine {
   std::condition_variable wake_;
   std::condition_variable changed_;
   std::deque<Sequence> running_;
-  std::vector<int32_t> script_;
+  std::optional<std::vector<int32_t>> script_;
   absl::Status fail_status_;
   absl::Status refusal_;
   Request last_request_;

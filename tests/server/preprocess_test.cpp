@@ -7,6 +7,7 @@
 
 #include "engine/base/error.hpp"
 #include "tests/server/fake_engine.hpp"
+#include "tests/server/image_files.hpp"
 
 namespace cogserve {
 namespace {
@@ -17,12 +18,14 @@ text::Tokenizer test_tokenizer() {
 
 using Result = absl::StatusOr<Submission>;
 
-// One thread, held by a job that waits for `open`.
+// One thread, unless a test says otherwise, held by a job that waits for `open`.
 class PreprocessTest : public testing::Test {
  protected:
-  PreprocessTest() {
+  PreprocessTest() { make_pool(1); }
+
+  void make_pool(int threads) {
     PreprocessLimits pool;
-    pool.threads = 1;
+    pool.threads = threads;
     pool.max_queued_pictures = 3;
     pool.max_queued_texts = 2;
     preprocessor = std::make_unique<Preprocessor>(&engine, &tokenizer, RequestLimits(), 1, pool);
@@ -118,6 +121,16 @@ TEST_F(PreprocessTest, a_bad_picture_is_named_by_its_place_in_the_request) {
   EXPECT_EQ(error_field(result.status()), "messages[0].parts[1].image");
 }
 
+TEST_F(PreprocessTest, the_refusal_of_a_picture_names_the_limit) {
+  PreprocessJob tiny = make_job(true);
+  tiny.request.image = image::testing::flat_png(1, 1);
+  ASSERT_TRUE(submit(std::move(tiny)).ok());
+  const Result result = last_result();
+  EXPECT_EQ(error_field(result.status()), "messages[0].parts[1].image");
+  EXPECT_EQ(error_limit(result.status()), "4..16384");
+  EXPECT_EQ(error_got(result.status()), "1x1");
+}
+
 TEST_F(PreprocessTest, what_throws_ends_one_request_and_not_the_pool) {
   PreprocessJob no_memory = make_job(false);
   no_memory.cancelled = []() -> bool { throw std::bad_alloc(); };
@@ -134,14 +147,16 @@ TEST_F(PreprocessTest, what_throws_ends_one_request_and_not_the_pool) {
 }
 
 TEST_F(PreprocessTest, its_end_ends_what_is_queued) {
-  occupy();
+  make_pool(0);  // nothing is taken from the queue before
+  ASSERT_TRUE(submit(make_job(true)).ok());
   ASSERT_TRUE(submit(make_job(false)).ok());
-  std::thread closer([this] { preprocessor.reset(); });
-  release();
-  closer.join();
-  // Started or not when the end came: it has an answer.
-  const Result result = last_result();
-  EXPECT_TRUE(result.ok() || result.status().code() == absl::StatusCode::kCancelled);
+  preprocessor.reset();
+  for (std::promise<Result>& result : results) {
+    std::future<Result> end = result.get_future();
+    ASSERT_EQ(end.wait_for(std::chrono::seconds(0)), std::future_status::ready);
+    EXPECT_EQ(end.get().status().code(), absl::StatusCode::kCancelled);
+  }
+  EXPECT_EQ(engine.submitted(), 0);
 }
 
 }  // namespace

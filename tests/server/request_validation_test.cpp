@@ -4,6 +4,7 @@
 #include <gtest/gtest.h>
 
 #include <set>
+#include <utility>
 
 #include "engine/base/error.hpp"
 #include "tests/server/malformed_requests.hpp"
@@ -91,6 +92,24 @@ TEST(RequestValidation, absent_fields_take_the_models_defaults) {
   EXPECT_EQ(checked->chat_template, text::Template::kChat);
   EXPECT_FALSE(checked->has_image);
   EXPECT_FALSE(checked->return_token_ids);
+}
+
+TEST(RequestValidation, each_template_is_the_one_asked_for) {
+  RequestRules rules = test_rules();
+  rules.default_template = text::Template::kVqa;
+  const std::pair<v1::Template, text::Template> templates[] = {
+      {v1::TEMPLATE_UNSPECIFIED, text::Template::kVqa},
+      {v1::TEMPLATE_CHAT, text::Template::kChat},
+      {v1::TEMPLATE_VQA, text::Template::kVqa},
+      {v1::TEMPLATE_BASE, text::Template::kBase},
+  };
+  for (const auto& [asked, got] : templates) {
+    v1::ChatRequest request = question("x");
+    request.set_template_(asked);
+    const auto checked = check_request(request, rules);
+    ASSERT_TRUE(checked.ok()) << checked.status();
+    EXPECT_EQ(checked->chat_template, got) << v1::Template_Name(asked);
+  }
 }
 
 TEST(RequestValidation, the_edges_of_every_range_are_allowed) {

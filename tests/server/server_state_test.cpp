@@ -128,6 +128,15 @@ TEST(ServerState, a_drain_stays_a_drain_when_a_step_hangs) {
   while (!server.server().stuck()) std::this_thread::yield();  // a drain would wait for ever
 }
 
+TEST(ServerState, an_engine_that_fails_in_a_drain_is_not_taken_for_a_good_end) {
+  TestServerOptions options;
+  options.watch.patience = std::chrono::milliseconds(20);
+  TestServer server(options);
+  server.server().begin_drain();
+  server.engine().set_healthy(false);
+  while (server.server().healthy()) std::this_thread::yield();
+}
+
 TEST(ServerState, lists_its_services_only_where_reflection_is_on) {
   for (const bool on : {true, false}) {
     TestServerOptions options;
