@@ -72,6 +72,10 @@ class Engine {
   // ends exactly once.
   virtual absl::StatusOr<std::shared_ptr<TokenStream>> submit(Request request) = 0;
 
+  // What `submit` would say of the queue now: for callers that have not spent anything on a request
+  // yet. RESOURCE_EXHAUSTED QUEUE_FULL.
+  virtual absl::Status check_room() const = 0;
+
   virtual const EngineInfo& info() const = 0;
   virtual EngineStats stats() const = 0;
 

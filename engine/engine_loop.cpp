@@ -102,24 +102,27 @@ absl::Status EngineLoop::enqueue(std::unique_ptr<Sequence> sequence) {
   const std::lock_guard lock(mutex_);
   if (stopping_) return stopped_error(absl::StatusCode::kUnavailable);
   if (!healthy_) return failed_error();
-  // The scheduler bounds what waits; this bounds what it has not seen yet.
-  const auto full = [](const std::string& what) {
-    return with_retry_delay(
-        make_error(absl::StatusCode::kResourceExhausted, "QUEUE_FULL", "", what),
-        std::chrono::milliseconds(500));
-  };
-  if (static_cast<int>(inbox_.size()) > limits_.max_queue_size) {
-    return full("more than " + std::to_string(limits_.max_queue_size) + " requests wait");
-  }
-  const size_t bytes = inbox_bytes_ + sequence->queue_bytes();
-  if (!inbox_.empty() && bytes > limits_.max_queue_bytes) {
-    return full("waiting requests would hold " + std::to_string(bytes) + " bytes; the limit is " +
-                std::to_string(limits_.max_queue_bytes));
-  }
-  inbox_bytes_ = bytes;
+  const size_t bytes = sequence->queue_bytes();
+  if (const absl::Status status = check_room_for(bytes); !status.ok()) return status;
+  inbox_bytes_ += bytes;
   sequence->id = next_id_++;
   inbox_.push_back(std::move(sequence));
   return absl::OkStatus();
+}
+
+absl::Status EngineLoop::check_room() const {
+  const std::lock_guard lock(mutex_);
+  return check_room_for(0);
+}
+
+// What has come in since counts as if the scheduler had it already.
+absl::Status EngineLoop::check_room_for(size_t more_bytes) const {
+  QueueState queue = queue_;
+  queue.requests += static_cast<int>(inbox_.size());
+  queue.bytes += inbox_bytes_;
+  absl::Status status = queue.check_room(limits_, more_bytes, refused_);
+  refused_ += !status.ok();
+  return status;
 }
 
 EngineStats EngineLoop::stats() const {
@@ -167,6 +170,7 @@ bool EngineLoop::wait_for_work() {
     end.status = status;
     stream->finish(std::move(end));
   }
+  if (!arrived.empty()) publish_stats();
   return true;
 }
 
@@ -320,6 +324,7 @@ void EngineLoop::publish_stats() {
             .blocks_total = now.blocks_total,
             .preemptions = now.preemptions,
             .steps = now.steps};
+  queue_ = scheduler_.queue();
 }
 
 void EngineLoop::stop() {

@@ -27,6 +27,7 @@ class EngineLoop final : public Engine {
   ~EngineLoop() override;
 
   absl::StatusOr<std::shared_ptr<TokenStream>> submit(Request request) override;
+  absl::Status check_room() const override;
   const EngineInfo& info() const override { return info_; }
   EngineStats stats() const override;
   Clock::duration silence() const override { return backend_->pulse().silence(); }
@@ -36,6 +37,7 @@ class EngineLoop final : public Engine {
   absl::Status check_request(const Request& request) const;
   std::unique_ptr<Sequence> make_sequence(Request request) const;
   absl::Status enqueue(std::unique_ptr<Sequence> sequence);
+  absl::Status check_room_for(size_t more_bytes) const;  // under the mutex
 
   void loop();
   bool wait_for_work();  // false: time to stop
@@ -76,6 +78,8 @@ class EngineLoop final : public Engine {
   std::vector<std::unique_ptr<Sequence>> inbox_;
   size_t inbox_bytes_ = 0;
   EngineStats stats_;
+  QueueState queue_;  // the scheduler's
+  mutable uint64_t refused_ = 0;
   uint64_t next_id_ = 1;
   bool stopping_ = false;
   std::atomic<bool> healthy_{true};

@@ -16,6 +16,25 @@ namespace {
 // While nothing else runs nobody waits for the slice to end, but a cancel still wants a boundary.
 constexpr int kIdleSlices = 4;
 
+std::string to_ms(std::chrono::nanoseconds time) {
+  return absl::StrCat(std::chrono::ceil<std::chrono::milliseconds>(time).count(), " ms");
+}
+
+absl::Status too_late(const char* reason, const char* what, const Sequence& sequence,
+                      std::chrono::nanoseconds limit, std::chrono::nanoseconds got) {
+  return with_phase(
+      with_limit(make_error(absl::StatusCode::kDeadlineExceeded, reason, "",
+                            absl::StrCat("waited longer than ", to_ms(limit), " ", what)),
+                 to_ms(limit), to_ms(got)),
+      phase_of(sequence));
+}
+
+// When the first token is due, if it is.
+Clock::time_point first_token_due(const Sequence& s) {
+  const bool wanted = s.request.max_ttft.count() > 0 && s.output_ids.empty();
+  return wanted ? s.submitted + s.request.max_ttft : Clock::time_point::max();
+}
+
 bool older(const std::unique_ptr<Sequence>& a, const std::unique_ptr<Sequence>& b) {
   return a->id < b->id;
 }
@@ -76,35 +95,32 @@ absl::Status Scheduler::check_queue(const Sequence& sequence) const {
                                  "the deadline passed before the request was queued"),
                       phase_of(sequence));
   }
-  const auto delay = [&](const Queue& of) { return of.wait.retry_delay(of.size, sequence.id); };
-  const auto refuse = [](const char* reason, std::chrono::milliseconds retry,
-                         const std::string& message) {
-    return with_retry_delay(make_error(absl::StatusCode::kResourceExhausted, reason, "", message),
-                            retry);
-  };
+  if (absl::Status full = queue().check_room(config_, sequence.queue_bytes(), sequence.id);
+      !full.ok()) {
+    return full;
+  }
+  const Queue& kind = sequence.has_image() ? queued_pictures_ : queued_texts_;
+  const auto expected = kind.wait.expected(kind.size);
+  if (!kind.wait.known() || expected <= deadline - now_) return absl::OkStatus();
+  const absl::Status refused =
+      make_error(absl::StatusCode::kResourceExhausted, "DEADLINE_UNMEETABLE", "",
+                 absl::StrCat("the deadline is in ", to_ms(deadline - now_), " and ", kind.size,
+                              " requests wait before this one"));
+  return with_phase(
+      with_limit(with_retry_delay(refused, kind.wait.retry_delay(kind.size, sequence.id)),
+                 to_ms(deadline - now_), to_ms(expected)),
+      "queue");
+}
+
+QueueState Scheduler::queue() const {
   // What is full is full of both kinds.
-  const auto longer_delay = std::max(delay(queued_texts_), delay(queued_pictures_));
-  const int queued = queued_texts_.size + queued_pictures_.size;
-  if (queued >= config_.max_queue_size) {
-    return refuse("QUEUE_FULL", longer_delay,
-                  absl::StrCat("the queue holds ", queued, " requests; the limit is ",
-                               config_.max_queue_size));
-  }
-  const size_t bytes = queued_bytes_ + sequence.queue_bytes();
-  if (queued > 0 && bytes > config_.max_queue_bytes) {
-    return refuse("QUEUE_FULL", longer_delay,
-                  absl::StrCat("the queue would hold ", bytes, " bytes; the limit is ",
-                               config_.max_queue_bytes));
-  }
-  const Queue& queue = sequence.has_image() ? queued_pictures_ : queued_texts_;
-  if (queue.wait.known() && queue.wait.expected(queue.size) > deadline - now_) {
-    return refuse(
-        "DEADLINE_UNMEETABLE", delay(queue),
-        absl::StrCat("the deadline is in ",
-                     std::chrono::ceil<std::chrono::milliseconds>(deadline - now_).count(),
-                     " ms and ", queue.size, " requests wait before this one"));
-  }
-  return absl::OkStatus();
+  const bool pictures = queued_pictures_.wait.expected(queued_pictures_.size) >
+                        queued_texts_.wait.expected(queued_texts_.size);
+  const Queue& longer = pictures ? queued_pictures_ : queued_texts_;
+  return {.requests = queued_texts_.size + queued_pictures_.size,
+          .bytes = queued_bytes_,
+          .wait = longer.wait,
+          .ahead = longer.size};
 }
 
 // --- ending what is overdue ----------------------------------------------------------------------
@@ -161,15 +177,18 @@ absl::Status Scheduler::overdue(const Sequence& s) const {
                       phase_of(s));
   }
   if (!s.started() && now_ - s.submitted >= config_.max_queue_time) {
-    return with_phase(make_error(absl::StatusCode::kDeadlineExceeded, "QUEUE_TIMEOUT", "",
-                                 absl::StrCat("waited longer than ", config_.max_queue_time.count(),
-                                              " ms in the queue")),
-                      phase_of(s));
+    return too_late("QUEUE_TIMEOUT", "in the queue", s, config_.max_queue_time, now_ - s.submitted);
+  }
+  if (now_ >= first_token_due(s)) {
+    return too_late("FIRST_TOKEN_TIMEOUT", "for the first token", s, s.request.max_ttft,
+                    now_ - s.submitted);
   }
   if (s.paused && now_ >= reader_timeout(s)) {
-    return make_error(absl::StatusCode::kResourceExhausted, "SLOW_READER", "",
-                      absl::StrCat("undelivered tokens were not read for ",
-                                   config_.slow_reader_time.count(), " ms, together"));
+    const std::string limit = to_ms(config_.slow_reader_time);
+    return with_limit(
+        make_error(absl::StatusCode::kResourceExhausted, "SLOW_READER", "",
+                   absl::StrCat("undelivered tokens were not read for ", limit, ", together")),
+        limit, to_ms(s.paused_before + (now_ - s.paused_since)));
   }
   return absl::OkStatus();
 }
@@ -179,6 +198,7 @@ Clock::time_point Scheduler::next_timeout() const {
   const auto look_at = [&](const Sequence& s) {
     next = std::min(next, s.request.deadline);
     if (!s.started()) next = std::min(next, s.submitted + config_.max_queue_time);
+    next = std::min(next, first_token_due(s));
     if (s.paused) next = std::min(next, reader_timeout(s));
   };
   for (const Owned& sequence : running_) look_at(*sequence);

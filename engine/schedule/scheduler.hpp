@@ -24,6 +24,7 @@
 #include "engine/backend/sampling.hpp"
 #include "engine/schedule/block_manager.hpp"
 #include "engine/schedule/plan.hpp"
+#include "engine/schedule/queue_state.hpp"
 #include "engine/schedule/scheduler_config.hpp"
 #include "engine/schedule/sequence.hpp"
 #include "engine/schedule/vision_pacer.hpp"
@@ -85,6 +86,8 @@ class Scheduler {
 
   bool idle() const;  // nothing waits or runs; ended sequences may still wait to be taken
   SchedulerStats stats() const;
+  // Of what has not started yet.
+  QueueState queue() const;
   const BlockManager& blocks() const { return blocks_; }
   // The earliest time at which schedule() has something to end although nothing else happens.
   Clock::time_point next_timeout() const;

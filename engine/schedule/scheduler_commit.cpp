@@ -41,11 +41,12 @@ void Scheduler::commit(const Plan& plan, std::span<const SampledToken> sampled,
 }
 
 // What a whole step took, which begins when the one before it ends if it was planned earlier; one
-// that is committed in parts was no ordinary one.
+// that is committed in parts was no ordinary one, and a part was not made by schedule().
 void Scheduler::observe_pace(const Plan& plan) {
   const Clock::time_point begin = std::max(plan.made, committed_);
   committed_ = now_;
-  if (plan.empty() || plan.size() != (plan.advanced ? advanced_work_ : open_work_)) return;
+  if (plan.empty() || plan.made == Clock::time_point{}) return;
+  if (plan.size() != (plan.advanced ? advanced_work_ : open_work_)) return;
   const int layers = plan.vision.empty() ? 0 : plan.vision.front().count;
   vision_pacer_.observe(layers, !plan.chunks.empty(), now_ - begin);
 }

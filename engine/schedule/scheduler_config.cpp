@@ -2,7 +2,6 @@
 
 #include "absl/strings/str_cat.h"
 #include "engine/base/error.hpp"
-#include "engine/schedule/block_manager.hpp"
 
 namespace cogserve {
 
@@ -20,13 +19,15 @@ absl::Status check_fits(const SchedulerConfig& config, int prompt_tokens, int ma
                      "; together they may be at most ", config.max_model_len));
   }
   // The last sampled token is never fed back.
-  const int blocks = blocks_for(prompt_tokens + max_tokens - 1, config.block_size);
-  if (blocks > config.num_blocks) {
-    return invalid_argument(
-        "KV_NEVER_FITS", "max_tokens",
-        absl::StrCat("a prompt of ", prompt_tokens, " tokens and max_tokens ", max_tokens, " need ",
-                     blocks, " KV blocks of ", config.block_size, " tokens; the server has ",
-                     config.num_blocks));
+  const int64_t most = int64_t{config.num_blocks} * config.block_size + 1;
+  const int all = prompt_tokens + max_tokens;
+  if (all > most) {
+    return with_limit(
+        invalid_argument("KV_NEVER_FITS", prompt_tokens >= most ? "messages" : "max_tokens",
+                         absl::StrCat("the prompt has ", prompt_tokens,
+                                      " tokens, picture included, and max_tokens is ", max_tokens,
+                                      "; together the server's KV cache takes at most ", most)),
+        absl::StrCat(most), absl::StrCat(all));
   }
   return absl::OkStatus();
 }

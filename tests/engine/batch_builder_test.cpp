@@ -86,13 +86,16 @@ TEST(BatchBuilder, keeps_the_image_rows_of_two_pictures_apart) {
   const auto features = [&](const Sequence& sequence) {
     return Tensor::matrix(&storage[&sequence == &first ? 0 : 1], DType::kF32, 3, 1);
   };
-  const std::vector<ChunkWork> chunks = {{&first, 0, 5, true}, {&second, 0, 5, true}};
+  // The first one's last image row follows the second one's, in the batch and by its number.
+  first.num_computed = 2;
+  const std::vector<ChunkWork> chunks = {{&first, 2, 3, true}, {&second, 0, 5, true}};
   const Batch batch = build_batch(chunks, 4, kVocab, features);
   ASSERT_EQ(batch.image_rows.size(), 4u);
   EXPECT_EQ(batch.image_rows[0].features.data, &storage[0]);
   EXPECT_EQ(batch.image_rows[1].features.data, &storage[1]);
-  EXPECT_EQ(batch.image_rows[1].row, 2);
+  EXPECT_EQ(batch.image_rows[1].row, 1);
   EXPECT_EQ(batch.image_rows[2].features.data, &storage[0]);
+  EXPECT_EQ(batch.image_rows[2].row, 3);
   EXPECT_EQ(batch.image_rows[3].features.data, &storage[1]);
 }
 

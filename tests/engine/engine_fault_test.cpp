@@ -4,8 +4,9 @@
 
 #include <algorithm>
 #include <atomic>
+#include <condition_variable>
 #include <functional>
-#include <future>
+#include <mutex>
 #include <stdexcept>
 #include <thread>
 
@@ -211,63 +212,116 @@ class ForgetfulBackend final : public ForwardingBackend {
 
 TEST_P(EngineFault, tokens_that_are_lost_are_drawn_again) {
   constexpr int kRequests = 24;
+  int faults = 0;
   const auto sound = start_tiny_engine(std::make_unique<ForwardingBackend>());
   const auto engine = start_tiny_engine(std::make_unique<ForgetfulBackend>(GetParam()));
   std::vector<std::shared_ptr<TokenStream>> streams;
   for (int i = 0; i < kRequests; ++i) streams.push_back(*engine->submit(clean_request(i)));
   for (int i = 0; i < kRequests; ++i) {
     const Outcome outcome = drain(*streams[i]);
-    // Alone in its step, a request that fails is the one at fault.
-    if (error_reason(outcome.end.status) == "SEQUENCE_FAULT") continue;
+    if (error_reason(outcome.end.status) == "SEQUENCE_FAULT") {
+      ++faults;
+      continue;
+    }
     ASSERT_TRUE(outcome.end.status.ok()) << i << ": " << outcome.end.status;
     EXPECT_EQ(outcome.ids, generate(*sound, clean_request(i)).ids) << i;
   }
+  // Alone in its step, a request that fails is the one at fault. Where steps start ahead, the one
+  // that goes alone comes right after the loss, and the next draw that is lost does later.
+  const bool ahead = GetParam() == ForwardingBackend::Manner::kGpu;
+  EXPECT_LE(faults, ahead ? 0 : kRequests - 1);
   EXPECT_TRUE(engine->healthy());
 }
 
-// Holds every pass up until the test lets go.
-class HeldBackend final : public ForwardingBackend {
+// Holds up whoever passes while it is closed.
+class Gate {
  public:
-  explicit HeldBackend(std::shared_future<void> released) : released_(std::move(released)) {}
+  void close() { set_open(false); }
+  void open() { set_open(true); }
 
- protected:
-  void before_embed(std::span<const int32_t> /*ids*/) override { released_.wait(); }
+  void pass() {
+    std::unique_lock lock(mutex_);
+    held_ = !open_;
+    changed_.notify_all();
+    changed_.wait(lock, [this] { return open_; });
+    held_ = false;
+  }
+  // Returns when it holds somebody up.
+  void wait() {
+    std::unique_lock lock(mutex_);
+    changed_.wait(lock, [this] { return held_; });
+  }
 
  private:
-  const std::shared_future<void> released_;
+  void set_open(bool open) {
+    const std::lock_guard lock(mutex_);
+    open_ = open;
+    changed_.notify_all();
+  }
+
+  std::mutex mutex_;
+  std::condition_variable changed_;
+  bool open_ = false;
+  bool held_ = false;
+};
+
+// Every pass goes through a gate.
+class GatedBackend final : public ForwardingBackend {
+ public:
+  explicit GatedBackend(Gate* gate) : gate_(gate) {}
+
+ protected:
+  void before_embed(std::span<const int32_t> /*ids*/) override { gate_->pass(); }
+
+ private:
+  Gate* const gate_;
 };
 
 TEST(EngineHang, a_step_that_hangs_is_silent_until_it_moves_again) {
-  std::promise<void> release;
-  const auto engine =
-      start_tiny_engine(std::make_unique<HeldBackend>(release.get_future().share()));
+  Gate gate;
+  const auto engine = start_tiny_engine(std::make_unique<GatedBackend>(&gate));
   EXPECT_EQ(engine->silence(), Clock::duration::zero());
   const auto stream = *engine->submit(clean_request(1));
   while (engine->silence() < std::chrono::milliseconds(20)) std::this_thread::yield();
-  release.set_value();
+  gate.open();
   EXPECT_TRUE(drain(*stream).end.status.ok());
   while (engine->silence() > Clock::duration::zero()) std::this_thread::yield();
 }
 
-TEST(EngineHang, what_comes_during_a_long_step_is_bounded_in_bytes) {
-  std::promise<void> release;
-  const auto engine = start_tiny_engine(
-      std::make_unique<HeldBackend>(release.get_future().share()), [](EngineConfig& config) {
-        config.max_queue_bytes = 10 * clean_request(0).pixels.size() * sizeof(float);
-      });
-  std::vector<std::shared_ptr<TokenStream>> streams = {*engine->submit(clean_request(1))};
-  while (engine->silence() == Clock::duration::zero()) std::this_thread::yield();
+// Room for ten pictures and not for what is with them.
+std::unique_ptr<Engine> start_engine_with_small_inbox(Gate* gate) {
+  return start_tiny_engine(std::make_unique<GatedBackend>(gate), [](EngineConfig& config) {
+    config.max_queue_bytes = 10 * clean_request(0).pixels.size() * sizeof(float);
+  });
+}
+
+// Holds the step of a text up, fills the inbox meanwhile, and lets all go on to a good end.
+void expect_room_for_nine_pictures(Engine& engine, Gate* gate) {
+  gate->close();
+  std::vector<std::shared_ptr<TokenStream>> streams = {*engine.submit(clean_request(1))};
+  gate->wait();
   absl::Status refusal;
   for (int i = 0; i < 20 && refusal.ok(); ++i) {
-    auto stream = engine->submit(clean_request(0));
+    auto stream = engine.submit(clean_request(0));
     refusal = stream.status();
     if (stream.ok()) streams.push_back(*std::move(stream));
   }
   EXPECT_EQ(error_reason(refusal), "QUEUE_FULL");
   EXPECT_TRUE(error_retry_delay(refusal).has_value());
   EXPECT_EQ(streams.size(), 10u) << "a text that runs, and nine pictures with their ids";
-  release.set_value();
+  gate->open();
   for (const auto& stream : streams) EXPECT_TRUE(drain(*stream).end.status.ok());
+}
+
+TEST(EngineHang, what_comes_during_a_long_step_is_bounded_in_bytes) {
+  Gate gate;
+  expect_room_for_nine_pictures(*start_engine_with_small_inbox(&gate), &gate);
+}
+
+TEST(EngineHang, what_has_left_the_inbox_counts_no_more) {
+  Gate gate;
+  const auto engine = start_engine_with_small_inbox(&gate);
+  for (int round = 0; round < 2; ++round) expect_room_for_nine_pictures(*engine, &gate);
 }
 
 }  // namespace

@@ -1,3 +1,4 @@
+// What the engine answers, whatever the company, the sizes and the backend; and how it starts.
 #include "engine/engine.hpp"
 
 #include <gmock/gmock.h>
@@ -10,13 +11,12 @@
 
 #include "engine/base/check.hpp"
 #include "engine/base/error.hpp"
-#include "engine/engine_loop.hpp"
-#include "tests/engine/forwarding_backend.hpp"
-#include "tests/engine/tiny_model.hpp"
+#include "tests/engine/engine_fixture.hpp"
 
 namespace cogserve {
 namespace {
 
+using ::testing::Contains;
 using ::testing::HasSubstr;
 
 // Requests of every kind: with and without a picture, short and long.
@@ -34,18 +34,6 @@ std::vector<Outcome> answers_one_by_one(Engine& engine, const std::vector<Reques
   return outcomes;
 }
 
-std::vector<Outcome> answers_together(Engine& engine, const std::vector<Request>& requests) {
-  std::vector<std::shared_ptr<TokenStream>> streams;
-  for (const Request& request : requests) {
-    auto stream = engine.submit(request);
-    EXPECT_TRUE(stream.ok()) << stream.status();
-    streams.push_back(*stream);
-  }
-  std::vector<Outcome> outcomes;
-  for (const auto& stream : streams) outcomes.push_back(drain(*stream));
-  return outcomes;
-}
-
 // Ids and log-probabilities bit for bit.
 void expect_same_answers(const std::vector<Outcome>& got, const std::vector<Outcome>& expected) {
   ASSERT_EQ(got.size(), expected.size());
@@ -55,40 +43,6 @@ void expect_same_answers(const std::vector<Outcome>& got, const std::vector<Outc
     EXPECT_EQ(got[i].logprobs, expected[i].logprobs) << i;
   }
 }
-
-// The figures lag a step behind the streams: looks until they show a free engine, or gives up.
-bool becomes_free(const Engine& engine) {
-  for (int look = 0; look < 10'000'000; ++look) {
-    const EngineStats stats = engine.stats();
-    if (stats.waiting == 0 && stats.running == 0 && stats.blocks_used == 0) return true;
-    std::this_thread::yield();
-  }
-  return false;
-}
-
-using Manner = ForwardingBackend::Manner;
-
-std::unique_ptr<Engine> make_engine(Manner manner,
-                                    const std::function<void(EngineConfig&)>& adjust = nullptr) {
-  if (manner == Manner::kCpu) return make_tiny_engine(adjust);
-  auto engine = start_engine(tiny_engine_config(adjust),
-                             std::make_unique<ForwardingBackend>(manner), nullptr, nullptr);
-  EXPECT_TRUE(engine.ok()) << engine.status();
-  return *std::move(engine);
-}
-
-// An engine that takes each step's tokens before it plans the next, and one that works ahead with
-// padded steps. What is expected comes from the first kind.
-class EngineTest : public ::testing::TestWithParam<Manner> {
- protected:
-  static std::unique_ptr<Engine> make(const std::function<void(EngineConfig&)>& adjust = nullptr) {
-    return make_engine(GetParam(), adjust);
-  }
-};
-INSTANTIATE_TEST_SUITE_P(Manners, EngineTest, ::testing::Values(Manner::kCpu, Manner::kGpu),
-                         [](const auto& manner) {
-                           return manner.param == Manner::kCpu ? "in_turn" : "ahead";
-                         });
 
 TEST_P(EngineTest, answers_the_same_alone_and_in_a_batch_for_every_chunk_size) {
   const auto requests = mixed_requests(24);
@@ -235,109 +189,6 @@ TEST_P(EngineTest, pictures_follow_one_another_without_a_fault_where_one_is_kept
   EXPECT_EQ(faults, 0);
 }
 
-TEST_P(EngineTest, reports_usage_and_the_reason_it_ended) {
-  const auto engine = make();
-  const Outcome outcome = generate(*engine, make_tiny_request(5, 10, true, 7));
-  EXPECT_TRUE(outcome.end.status.ok());
-  EXPECT_EQ(outcome.end.reason, FinishReason::kLength);
-  EXPECT_EQ(outcome.end.image_tokens, 6);
-  EXPECT_EQ(outcome.end.prompt_tokens, 1 + 6 + 10);
-  EXPECT_EQ(outcome.end.completion_tokens, 7);
-  EXPECT_EQ(outcome.ids.size(), 7u);
-  EXPECT_GT(outcome.end.timings.vision.count(), 0);
-  EXPECT_GT(outcome.end.timings.prefill.count(), 0);
-  EXPECT_GT(outcome.end.timings.decode.count(), 0);
-}
-
-TEST_P(EngineTest, stops_at_a_stop_token_but_not_before_min_tokens) {
-  const auto engine = make();
-  const Outcome free_run = generate(*engine, make_tiny_request(11, 9, false, 20));
-  Request request = make_tiny_request(11, 9, false, 20);
-  request.stop_token_ids = {free_run.ids[2]};
-  const Outcome stopped = generate(*engine, request);
-  EXPECT_EQ(stopped.end.reason, FinishReason::kStop);
-  ASSERT_LE(stopped.ids.size(), 3u);
-  EXPECT_EQ(stopped.ids.back(), free_run.ids[2]);
-  request.min_tokens = 10;
-  const Outcome later = generate(*engine, request);
-  EXPECT_GE(later.end.completion_tokens, 10);
-  for (size_t i = 0; i < 9; ++i) EXPECT_NE(later.ids[i], free_run.ids[2]) << i;
-}
-
-TEST_P(EngineTest, refuses_at_once_what_can_never_run) {
-  const auto engine = make([](EngineConfig& config) {
-    config.kv_cache_bytes = size_t{256} * 16 * 8;  // 128 tokens
-    config.max_model_len = 256;
-  });
-  const auto too_long = generate(*engine, make_tiny_request(1, 250, false, 20)).end.status;
-  EXPECT_EQ(error_reason(too_long), "CONTEXT_LENGTH");
-  EXPECT_THAT(std::string(too_long.message()), HasSubstr("256"));
-  EXPECT_EQ(error_reason(generate(*engine, make_tiny_request(1, 150, false, 20)).end.status),
-            "KV_NEVER_FITS");
-  Request bad_id = make_tiny_request(1, 5, false, 5);
-  bad_id.text_ids[3] = 101;
-  EXPECT_EQ(error_reason(generate(*engine, bad_id).end.status), "TOKEN_ID_RANGE");
-  Request bad_picture = make_tiny_request(1, 5, true, 5);
-  bad_picture.pixels.pop_back();
-  EXPECT_EQ(error_reason(generate(*engine, bad_picture).end.status), "IMAGE_SHAPE");
-  EXPECT_TRUE(generate(*engine, make_tiny_request(1, 5, true, 5)).end.status.ok());
-}
-
-TEST_P(EngineTest, frees_everything_when_requests_are_cancelled_in_any_state) {
-  const auto engine = make([](EngineConfig& config) {
-    config.max_num_seqs = 4;
-    config.max_num_batched_tokens = 8;
-    config.vision_layers_per_step = 1;
-    config.outbox_tokens = 4;  // nobody ends before it is cancelled, however slow this thread is
-  });
-  std::vector<std::shared_ptr<TokenStream>> streams;
-  for (int i = 0; i < 60; ++i) {
-    streams.push_back(*engine->submit(make_tiny_request(i, 20, i % 2 == 0, 40)));
-  }
-  for (size_t i = 0; i < streams.size(); ++i) {
-    if (i % 3 == 0) streams[i]->wait();  // running by now
-    if (i % 4 != 3) streams[i]->cancel();
-  }
-  int cancelled = 0;
-  for (const auto& stream : streams) {
-    cancelled += drain(*stream).end.status.code() == absl::StatusCode::kCancelled ? 1 : 0;
-  }
-  EXPECT_EQ(cancelled, 45);
-  EXPECT_TRUE(generate(*engine, make_tiny_request(1, 5, true, 5)).end.status.ok());
-  EXPECT_TRUE(becomes_free(*engine));
-}
-
-TEST_P(EngineTest, ends_a_request_whose_deadline_passes) {
-  const auto engine = make();
-  Request request = make_tiny_request(3, 20, true, 400);
-  request.deadline = Clock::now();
-  const Outcome outcome = generate(*engine, request);
-  EXPECT_EQ(outcome.end.status.code(), absl::StatusCode::kDeadlineExceeded);
-  EXPECT_LT(outcome.ids.size(), 400u);
-}
-
-TEST_P(EngineTest, a_reader_that_lags_pauses_only_itself) {
-  const auto engine = make([](EngineConfig& config) { config.outbox_tokens = 4; });
-  const auto lagging = *engine->submit(make_tiny_request(1, 5, false, 100));
-  lagging->wait();
-  const Outcome other = generate(*engine, make_tiny_request(2, 5, true, 200));
-  EXPECT_EQ(other.ids.size(), 200u);
-  EXPECT_EQ(drain(*lagging).end.completion_tokens, 100);
-}
-
-TEST_P(EngineTest, ends_every_stream_when_it_is_destroyed) {
-  auto engine = make([](EngineConfig& config) { config.outbox_tokens = 4; });  // nobody ends before
-  std::vector<std::shared_ptr<TokenStream>> streams;
-  for (int i = 0; i < 20; ++i) {
-    streams.push_back(*engine->submit(make_tiny_request(i, 20, true, 200)));
-  }
-  engine.reset();
-  for (const auto& stream : streams) {
-    const Outcome outcome = drain(*stream);
-    EXPECT_EQ(error_reason(outcome.end.status), "ENGINE_STOPPED");
-  }
-}
-
 // Counts how many draws are under way at a time, and inputs whose ids the host did not know.
 class WatchedBackend final : public ForwardingBackend {
  public:
@@ -374,23 +225,37 @@ TEST(Engine, starts_the_next_step_before_it_takes_the_tokens_of_the_last_where_t
   }
 }
 
-// Computes the tower's layers when it is waited for, and not before.
+// Computes the tower's layers when it is waited for, and not before; notes how many at a time.
 class LateTowerBackend final : public ForwardingBackend {
  public:
   static constexpr std::chrono::milliseconds kStep{5};
 
-  explicit LateTowerBackend(Manner manner) : ForwardingBackend(manner) {}
+  explicit LateTowerBackend(Manner manner, std::vector<int>* slices = nullptr)
+      : ForwardingBackend(manner), slices_(slices) {}
 
+  void dense_attention(const Tensor& qkv, int heads, int head_dim, float scale,
+                       const Tensor& y) override {
+    ++layers_;
+    ForwardingBackend::dense_attention(qkv, heads, head_dim, scale, y);
+  }
   void synchronize() override {
-    if (std::exchange(under_way_, false)) std::this_thread::sleep_for(kStep);
+    compute();
     ForwardingBackend::synchronize();
   }
 
  protected:
-  void before_tower_operation() override { under_way_ = true; }
+  void before_collect() override { compute(); }
 
  private:
-  bool under_way_ = false;
+  void compute() {
+    if (layers_ == 0) return;
+    std::this_thread::sleep_for(kStep);
+    const int layers = std::exchange(layers_, 0);
+    if (slices_ != nullptr) slices_->push_back(layers);
+  }
+
+  std::vector<int>* const slices_;
+  int layers_ = 0;
 };
 
 TEST_P(EngineTest, counts_what_a_picture_takes_until_it_is_computed) {
@@ -401,6 +266,23 @@ TEST_P(EngineTest, counts_what_a_picture_takes_until_it_is_computed) {
   const Outcome outcome = generate(*engine, make_tiny_request(1, 5, true, 3));
   ASSERT_TRUE(outcome.end.status.ok()) << outcome.end.status;
   EXPECT_GE(outcome.end.timings.vision, LateTowerBackend::kStep);
+}
+
+// All pictures but the first come while another one's answer is under way.
+TEST(Engine, a_target_between_tokens_makes_the_slices_of_the_tower_smaller) {
+  const auto config = tiny_engine_config([](EngineConfig& c) {
+    c.vision_layers_per_step = 3;  // all
+    c.max_itl = std::chrono::milliseconds(1);
+  });
+  std::vector<int> slices;
+  auto engine = start_engine(config, std::make_unique<LateTowerBackend>(Manner::kCpu, &slices),
+                             nullptr, nullptr)
+                    .value();
+  answers_together(*engine, std::vector<Request>(4, make_tiny_request(1, 5, true, 200)));
+  engine.reset();
+  ASSERT_FALSE(slices.empty());
+  EXPECT_EQ(slices.front(), 3);
+  EXPECT_THAT(slices, Contains(1));
 }
 
 TEST(Engine, names_the_batches_that_a_device_prepares_for) {

@@ -29,9 +29,17 @@ TEST_F(SchedulerTest, a_request_beyond_the_context_is_refused_with_the_numbers) 
 TEST_F(SchedulerTest, a_request_that_can_never_fit_the_cache_is_refused_at_once) {
   config.num_blocks = 4;
   EXPECT_TRUE(ask({.text = 9, .max_tokens = 7}).refusal.ok()) << "16 tokens and one not fed back";
-  const absl::Status status = ask({.text = 9, .max_tokens = 8}).refusal;
-  EXPECT_EQ(status.code(), absl::StatusCode::kInvalidArgument);
-  EXPECT_EQ(error_reason(status), "KV_NEVER_FITS");
+  const auto expect_refused = [&](const Ask& what, const char* field) {
+    const absl::Status status = ask(what).refusal;
+    EXPECT_EQ(status.code(), absl::StatusCode::kInvalidArgument);
+    EXPECT_EQ(error_reason(status), "KV_NEVER_FITS");
+    EXPECT_EQ(error_field(status), field);
+    EXPECT_EQ(error_limit(status), "17");
+    EXPECT_EQ(error_got(status), "18");
+  };
+  expect_refused({.text = 9, .max_tokens = 8}, "max_tokens");
+  expect_refused({.text = 15, .max_tokens = 2}, "max_tokens");
+  expect_refused({.text = 16, .max_tokens = 1}, "messages");
 }
 
 TEST_F(SchedulerTest, at_least_one_token_must_be_asked_for) {
@@ -72,10 +80,7 @@ TEST_F(SchedulerTest, a_deadline_that_the_queue_alone_outlasts_is_refused) {
   config.max_num_seqs = 1;
   config.max_queue_time = std::chrono::hours(1);
   for (int i = 0; i < 12; ++i) ask({.text = 0, .max_tokens = 1});
-  for (int i = 0; i < 10; ++i) {
-    now += Ms(99);
-    step();
-  }
+  steps(10, Ms(100));
   // Two are left and each place takes about 100 ms.
   const absl::Status late = ask({.deadline = now + Ms(100)}).refusal;
   EXPECT_EQ(late.code(), absl::StatusCode::kResourceExhausted);
@@ -84,13 +89,20 @@ TEST_F(SchedulerTest, a_deadline_that_the_queue_alone_outlasts_is_refused) {
   EXPECT_TRUE(ask({.deadline = now + Ms(300)}).refusal.ok());
 }
 
+TEST_F(SchedulerTest, with_nobody_before_it_no_deadline_is_unmeetable) {
+  config.max_num_seqs = 1;
+  config.max_queue_time = std::chrono::hours(1);
+  for (int i = 0; i < 12; ++i) ask({.text = 0, .max_tokens = 1});
+  steps(12, Ms(100));
+  expect_at_rest();
+  EXPECT_TRUE(ask({.deadline = now + Ms(50)}).refusal.ok());
+  EXPECT_FALSE(ask({.deadline = now + Ms(50)}).refusal.ok());
+}
+
 TEST_F(SchedulerTest, a_text_is_not_refused_for_pictures_that_let_it_pass) {
   config.max_queue_time = std::chrono::hours(1);
   for (int i = 0; i < 12; ++i) ask({.image = 3, .max_tokens = 1});
-  for (int i = 0; i < 24; ++i) {  // a picture takes about three
-    now += Ms(99);
-    step();
-  }
+  steps(24, Ms(100));  // a picture takes about three
   EXPECT_EQ(error_reason(ask({.image = 3, .deadline = now + Ms(100)}).refusal),
             "DEADLINE_UNMEETABLE");
   EXPECT_TRUE(ask({.deadline = now + Ms(100)}).refusal.ok());
@@ -100,10 +112,7 @@ TEST_F(SchedulerTest, an_overload_that_is_over_is_forgotten) {
   config.max_num_seqs = 1;
   config.max_queue_time = std::chrono::hours(1);
   for (int i = 0; i < 12; ++i) ask({.text = 0, .max_tokens = 1});
-  for (int i = 0; i < 12; ++i) {
-    now += Ms(999);
-    step();
-  }
+  steps(12, Ms(1000));
   expect_at_rest();
   const auto refused = [&] {  // of two that come together
     const bool first = !ask({.text = 0, .max_tokens = 1}).refusal.ok();
@@ -262,24 +271,34 @@ TEST_F(SchedulerTest, a_slow_reader_that_keeps_another_picture_waiting_is_ended_
   config.max_queue_time = std::chrono::hours(1);
   const Asked slow = ask({.image = 3, .max_tokens = 100, .capacity = 2});
   step_while([&] { return !slow.sequence->paused; });
-  const auto read_one_in_20_ms = [&](int times) {
-    for (int i = 0; i < times && slow.sequence->state != SequenceState::kFinished; ++i) {
-      now += Ms(20);
-      slow.stream->pop();
-      steps(3);  // it goes on, is full again, and is found to be so
-    }
-  };
-  read_one_in_20_ms(10);
+  read_slowly(slow, 10);
   EXPECT_NE(slow.sequence->state, SequenceState::kFinished) << "it is in nobody's way";
   const Asked waits = ask({.image = 3, .max_tokens = 1});
-  read_one_in_20_ms(10);
+  read_slowly(slow, 10);
   EXPECT_EQ(end_reason(slow), "SLOW_READER");
   steps(10);
   EXPECT_EQ(end_reason(waits), "ok");
 }
 
+TEST_F(SchedulerTest, a_slow_reader_whose_request_is_pinned_is_ended_once_somebody_wants_its_seat) {
+  config.max_num_seqs = 1;
+  config.slow_reader_time = Ms(50);
+  const Asked slow = ask({.max_tokens = 100, .capacity = 1});
+  step();
+  preempt_until_pinned(slow);
+  read_slowly(slow, 10);
+  EXPECT_NE(slow.sequence->state, SequenceState::kFinished) << "it is in nobody's way";
+  const Asked waits = ask({.max_tokens = 1});
+  read_slowly(slow, 10);
+  EXPECT_EQ(end_reason(slow), "SLOW_READER");
+  step();
+  EXPECT_EQ(end_reason(waits), "ok");
+}
+
 TEST_F(SchedulerTest, the_next_timeout_is_the_earliest_of_all) {
   EXPECT_EQ(scheduler().next_timeout(), Clock::time_point::max());
+  ask({});
+  EXPECT_EQ(scheduler().next_timeout(), now + config.max_queue_time);
   ask({.deadline = now + Ms(500)});
   EXPECT_EQ(scheduler().next_timeout(), now + Ms(500));
   now += Ms(1);
@@ -291,16 +310,21 @@ TEST_F(SchedulerTest, the_next_timeout_is_the_earliest_of_all) {
   EXPECT_EQ(scheduler().next_timeout(), now - Ms(202) + Ms(500));
 }
 
-TEST_F(SchedulerTest, a_clock_that_goes_back_ends_nothing_and_harms_nothing) {
-  const Asked a = ask({.deadline = now + Ms(100)});
+TEST_F(SchedulerTest, while_the_clock_goes_back_time_stands_still) {
+  const Asked before = ask({.max_tokens = 3, .deadline = now + Ms(100)});
   step();
   now -= std::chrono::hours(1);
-  steps(3);
-  const auto end = drain(a);
-  ASSERT_TRUE(end.has_value());
-  EXPECT_TRUE(end->status.ok());
-  EXPECT_GE(end->timings.decode.count(), 0);
-  EXPECT_GE(end->timings.queue.count(), 0);
+  const Asked meanwhile = ask({.max_tokens = 2});
+  step();
+  now += std::chrono::hours(1);
+  step(42, Ms(10));
+  const auto first = drain(before);
+  const auto second = drain(meanwhile);
+  ASSERT_TRUE(first.has_value() && second.has_value());
+  EXPECT_TRUE(first->status.ok());
+  EXPECT_EQ(first->timings.decode, Ms(11));
+  EXPECT_EQ(second->timings.queue, Ms(0));
+  EXPECT_EQ(second->timings.decode, Ms(11));
 }
 
 TEST_F(SchedulerTest, the_end_says_where_the_time_went_and_what_was_used) {
@@ -318,6 +342,18 @@ TEST_F(SchedulerTest, the_end_says_where_the_time_went_and_what_was_used) {
   EXPECT_EQ(end->prompt_tokens, 7);
   EXPECT_EQ(end->image_tokens, 4);
   EXPECT_EQ(end->completion_tokens, 3);
+}
+
+TEST_F(SchedulerTest, the_prefill_of_a_text_begins_when_it_starts) {
+  const Asked a = ask({.text = 20, .max_tokens = 3});
+  now += Ms(9);
+  steps(4);  // two for the prompt
+  const auto end = drain(a);
+  ASSERT_TRUE(end.has_value());
+  EXPECT_EQ(end->timings.queue, Ms(10));
+  EXPECT_EQ(end->timings.vision, Ms(0));
+  EXPECT_EQ(end->timings.prefill, Ms(1));
+  EXPECT_EQ(end->timings.decode, Ms(2));
 }
 
 // --- good ends -----------------------------------------------------------------------------------

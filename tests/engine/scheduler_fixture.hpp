@@ -98,15 +98,15 @@ class SchedulerTest : public ::testing::Test {
     scheduler().commit(plan_, sampled, now);
   }
 
-  std::string step(int32_t token = 42) {
-    now += Ms(1);
+  std::string step(int32_t token = 42, Ms after = Ms(1)) {
+    now += after;
     const std::string text = plan();
     commit(token);
     return text;
   }
 
-  void steps(int count) {
-    for (int i = 0; i < count; ++i) step();
+  void steps(int count, Ms each = Ms(1)) {
+    for (int i = 0; i < count; ++i) step(42, each);
   }
 
   void step_while(const std::function<bool()>& holds, std::string* plans = nullptr) {
@@ -114,6 +114,27 @@ class SchedulerTest : public ::testing::Test {
       ASSERT_LT(i, 20000) << "waits for what does not happen";
       const std::string text = step();
       if (plans != nullptr) *plans += text + "\n";
+    }
+  }
+
+  // Loses its seat to a newcomer, and its reader catches up, again and again. Its box takes one
+  // token and is full.
+  void preempt_until_pinned(const Asked& lagging) {
+    for (int i = 1; i <= Scheduler::kMaxPreemptions; ++i) {
+      ask({.text = 0, .max_tokens = 1});
+      step();
+      EXPECT_EQ(lagging.sequence->preemptions, i);
+      drain(lagging);
+      step();
+    }
+  }
+
+  // Takes a token every 20 ms from a box that is full, until the request ends.
+  void read_slowly(const Asked& asked, int times) {
+    for (int i = 0; i < times && asked.sequence->state != SequenceState::kFinished; ++i) {
+      now += Ms(20);
+      asked.stream->pop();
+      steps(3);  // it goes on, is full again, and is found to be so
     }
   }
 

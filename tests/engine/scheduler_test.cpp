@@ -3,6 +3,8 @@
 
 #include <gtest/gtest.h>
 
+#include <utility>
+
 #include "engine/base/check.hpp"
 #include "tests/engine/scheduler_fixture.hpp"
 
@@ -220,19 +222,37 @@ TEST_F(SchedulerTest, after_three_preemptions_it_waits_until_the_older_ones_can_
   const Asked old = ask({.text = 3, .max_tokens = 21});  // 6 blocks at its end, as the next one
   const Asked often = ask({.text = 3, .max_tokens = 21, .capacity = 1});
   step();
-  for (int i = 1; i <= Scheduler::kMaxPreemptions; ++i) {
-    ask({.text = 0, .max_tokens = 1});
-    step();
-    EXPECT_EQ(often.sequence->preemptions, i);
-    drain(often);
-    step();
-  }
+  preempt_until_pinned(often);
   EXPECT_EQ(often.sequence->state, SequenceState::kWaiting);
   EXPECT_GE(free_blocks(), 7) << "its own six and one for the older would be there";
   step_while([&] { return end_reason(old) != "ok"; });
   step();
   EXPECT_EQ(often.sequence->state, SequenceState::kRunning);
   EXPECT_EQ(often.sequence->block_table.size(), 6u);
+}
+
+TEST_F(SchedulerTest, a_crunch_that_is_over_reserves_nothing) {
+  config.num_blocks = 24;
+  for (int i = 0; i < 2; ++i) ask({.text = 3, .max_tokens = 48});  // 13 blocks each at their ends
+  step_while([&] { return !scheduler().idle(); });
+  ASSERT_EQ(scheduler().stats().preemptions, 1u);
+  // All blocks but one, which is all that the other needs soon, though not all that it may need.
+  const auto start_together = [&] {
+    const Asked grows = ask({.text = 3, .max_tokens = 92});
+    const Asked fits = ask({.text = 87, .max_tokens = 1});
+    step();
+    const bool together = fits.sequence->state == SequenceState::kRunning;
+    grows.stream->cancel();
+    fits.stream->cancel();
+    step();
+    return together;
+  };
+  EXPECT_FALSE(start_together());
+  for (int i = 0; i < 100; ++i) {
+    ask({.text = 0, .max_tokens = 1});
+    step();
+  }
+  EXPECT_TRUE(start_together());
 }
 
 // --- pictures ------------------------------------------------------------------------------------
@@ -322,23 +342,80 @@ TEST_F(SchedulerTest, no_more_pictures_are_kept_than_there_are_places) {
   EXPECT_EQ(end_reason(pictures[0]), "ok");
 }
 
-TEST_F(SchedulerTest, slices_of_the_tower_fit_the_target_between_tokens) {
-  config.max_itl = Ms(10);
-  config.vision_layers = 100;
-  ask({.text = 0, .max_tokens = 100});
-  steps(2);
-  const auto slice_in_a_step_of = [&](int ms) {
+// Text 1 decodes in steps of 4 ms, and between its tokens 10 are wanted.
+class SchedulerPaceTest : public SchedulerTest {
+ protected:
+  SchedulerPaceTest() {
+    config.max_itl = Ms(10);
+    config.vision_layers = 100;
+    ask({.text = 0, .max_tokens = 150});
+    steps(2);
+  }
+
+  std::string slice_in_a_step_of(int ms) {
     const std::string text = plan();
     now += Ms(ms);
     commit();
     return text.substr(0, text.find(' '));
-  };
-  EXPECT_EQ(slice_in_a_step_of(4), "1:2+1s");
-  for (int i = 0; i < 50; ++i) slice_in_a_step_of(4);  // decoding takes 4 ms
-  ask({.text = 1, .image = 4});
-  EXPECT_EQ(slice_in_a_step_of(5), "v2[0,1)");  // and a layer 1
-  EXPECT_EQ(slice_in_a_step_of(9), "v2[1,6)");
-  EXPECT_EQ(slice_in_a_step_of(9), "v2[6,11)");
+  }
+
+  void decode_in_turn() {
+    for (int i = 0; i < 50; ++i) slice_in_a_step_of(4);
+  }
+
+  // Each step is planned when the one before it has just begun.
+  void decode_ahead() {
+    Plan flying;
+    for (int i = 0; i < 50; ++i) {
+      plan();
+      Plan next = std::exchange(plan_, std::move(flying));
+      now += Ms(4);
+      if (!plan_.empty()) commit();
+      scheduler().advance(&next);
+      flying = std::move(next);
+    }
+    plan_ = std::move(flying);
+    now += Ms(4);
+    commit();
+  }
+
+  void expect_slices_that_fit() {
+    ask({.text = 1, .image = 4});
+    EXPECT_EQ(slice_in_a_step_of(5), "v2[0,1)");  // a layer takes 1 ms
+    EXPECT_EQ(slice_in_a_step_of(9), "v2[1,6)");
+    EXPECT_EQ(slice_in_a_step_of(9), "v2[6,11)");
+  }
+};
+
+TEST_F(SchedulerPaceTest, slices_of_the_tower_fit_the_target_between_tokens) {
+  decode_in_turn();
+  expect_slices_that_fit();
+}
+
+TEST_F(SchedulerPaceTest, a_step_that_is_planned_ahead_takes_no_longer) {
+  decode_ahead();
+  expect_slices_that_fit();
+}
+
+TEST_F(SchedulerPaceTest, an_hour_without_a_step_is_no_step) {
+  decode_in_turn();
+  expect_slices_that_fit();
+  now += std::chrono::hours(1);
+  EXPECT_EQ(slice_in_a_step_of(9), "v2[11,16)");
+  EXPECT_EQ(slice_in_a_step_of(9), "v2[16,21)");
+}
+
+// The rest of a plan that broke is committed last, and by itself.
+TEST_F(SchedulerPaceTest, a_part_of_a_plan_is_no_step) {
+  decode_in_turn();
+  expect_slices_that_fit();
+  now += std::chrono::hours(1);
+  EXPECT_EQ(plan(), "v2[11,16) 1:55+1s");
+  const std::vector<Plan> parts = split(plan_);
+  ASSERT_EQ(parts.size(), 2u);
+  scheduler().fail(parts[0], absl::InternalError("fault"), now);
+  scheduler().commit(parts[1], {}, now);
+  EXPECT_EQ(plan(), "v2[16,36)") << "four slices, for nobody waits any more";
 }
 
 // --- misuse --------------------------------------------------------------------------------------
