@@ -11,7 +11,7 @@ target_compile_options(cogserve_options INTERFACE
                        "$<$<COMPILE_LANGUAGE:CUDA>:-Werror=all-warnings>"
                        "$<$<COMPILE_LANGUAGE:CUDA>:--expt-relaxed-constexpr>")
 target_compile_definitions(cogserve_options INTERFACE
-                           $<$<CONFIG:Debug>:_GLIBCXX_ASSERTIONS>)
+                           "$<$<OR:$<CONFIG:Debug>,$<BOOL:${COGSERVE_SANITIZE}>>:_GLIBCXX_ASSERTIONS>")
 
 if(COGSERVE_BUILD_FUZZERS)
   add_compile_options(-fsanitize=fuzzer-no-link)

@@ -239,7 +239,8 @@ void Scheduler::plan_decoding(Plan& plan, int& rows) {
     Sequence& sequence = *running_[i];
     if (sequence.paused || sequence.pending_tokens() > 1 || must_wait(sequence)) continue;
     if (grow(sequence)) plan_chunk(plan, rows, sequence);
-    while (running_[i].get() != &sequence) --i;  // a victim may have stood before it
+    // A victim may have stood before it.
+    if (i == running_.size() || running_[i].get() != &sequence) --i;
   }
   rows += kept;
 }
