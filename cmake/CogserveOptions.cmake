@@ -11,12 +11,13 @@ target_compile_options(cogserve_options INTERFACE
                        "$<$<COMPILE_LANGUAGE:CUDA>:-Werror=all-warnings>"
                        "$<$<COMPILE_LANGUAGE:CUDA>:--expt-relaxed-constexpr>")
 target_compile_definitions(cogserve_options INTERFACE
-                           "$<$<OR:$<CONFIG:Debug>,$<BOOL:${COGSERVE_SANITIZE}>>:_GLIBCXX_ASSERTIONS>")
+                           $<$<CONFIG:Debug>:_GLIBCXX_ASSERTIONS>)
 
 if(COGSERVE_BUILD_FUZZERS)
   add_compile_options(-fsanitize=fuzzer-no-link)
 endif()
 if(COGSERVE_SANITIZE)
+  target_compile_definitions(cogserve_options INTERFACE _GLIBCXX_ASSERTIONS)
   add_compile_options("$<$<COMPILE_LANGUAGE:CXX>:-fsanitize=${COGSERVE_SANITIZE};\
 -fno-sanitize-recover=all;-fno-omit-frame-pointer;-g1>")
   add_link_options(-fsanitize=${COGSERVE_SANITIZE})

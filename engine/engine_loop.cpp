@@ -170,7 +170,6 @@ bool EngineLoop::wait_for_work() {
     end.status = status;
     stream->finish(std::move(end));
   }
-  if (!arrived.empty()) publish_stats();
   return true;
 }
 
@@ -187,6 +186,7 @@ void EngineLoop::step() {
   Plan plan;
   try {
     plan = scheduler_.schedule(Clock::now());
+    publish_stats();  // a step may take long, and who has come in meanwhile is to be counted once
     starved_ = plan.empty() && flying_.empty();
     if (starved_) return;
     if (backend_->works_ahead() && !std::exchange(careful_, false)) {

@@ -152,6 +152,16 @@ TEST(ChatService, gives_the_engine_what_the_request_says) {
   EXPECT_EQ(seen.min_tokens, 2);
   EXPECT_TRUE(seen.ignore_eos);
   EXPECT_THAT(seen.stop_token_ids, ElementsAre(7, 9));
+  EXPECT_EQ(seen.max_ttft, std::chrono::seconds(60));
+}
+
+TEST(ChatService, a_refusal_carries_the_id_that_the_request_brought) {
+  TestServer server;
+  v1::ChatRequest request = ask("x", -1);
+  request.set_request_id("mine-1");
+  EXPECT_EQ(parse_error(chat(server.stub(), request).status).request_id, "mine-1");
+  request.set_request_id("not\nmine");
+  EXPECT_EQ(parse_error(chat(server.stub(), request).status).request_id, "");
 }
 
 TEST(ChatService, a_stop_string_does_not_end_the_answer_before_min_tokens) {

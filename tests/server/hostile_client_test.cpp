@@ -40,6 +40,24 @@ TEST(HostileClient, bytes_that_are_no_message_do_not_disturb_others) {
 }
 
 // gRPC would inflate it whole before it looks at the size.
+TEST(HostileClient, a_message_that_is_nested_too_deep_is_refused) {
+  TestServer server;
+  const auto nested = [](int depth) {
+    std::string bytes = ask("?").SerializeAsString();
+    for (int i = 0; i < depth; ++i) bytes += "\xa3\x06";  // begins a group in an unknown field
+    for (int i = 0; i < depth; ++i) bytes += "\xa4\x06";
+    return bytes;
+  };
+  const auto code = [&](int depth) {
+    std::string response;
+    return exchange(server.connect(), "/cogserve.v1.CogServe/Chat", nested(depth), &response)
+        .error_code();
+  };
+  EXPECT_EQ(code(10), grpc::StatusCode::OK);
+  EXPECT_EQ(code(30), grpc::StatusCode::INVALID_ARGUMENT);
+  EXPECT_EQ(code(1000000), grpc::StatusCode::INVALID_ARGUMENT);
+}
+
 TEST(HostileClient, a_compressed_message_is_refused) {
   TestServer server;
   for (const auto algorithm : {GRPC_COMPRESS_DEFLATE, GRPC_COMPRESS_GZIP}) {

@@ -33,8 +33,8 @@ Printed plan(const std::vector<std::string>& arguments) {
 TEST(Plan, a_model_that_fits_is_a_table_and_success) {
   const Printed printed = plan({"--gpu-memory", "4GB"});
   EXPECT_EQ(printed.code, 0) << printed.err;
-  for (const char* part : {"weights, decoder", "KV cache", "picture features", "of 3060.48 MB: fits",
-                           "pictures of 18 tokens"}) {
+  for (const char* part : {"weights, decoder", "KV cache", "picture features",
+                           "of 3060.48 MB: fits", "pictures of 18 tokens"}) {
     EXPECT_THAT(printed.out, HasSubstr(part));
   }
 }
