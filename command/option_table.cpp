@@ -275,7 +275,8 @@ std::vector<OptionTable::Assignment> OptionTable::read_environment() const {
     const std::string name = environment_name(option.flag);
     const char* text = std::getenv(name.c_str());
     if (text == nullptr) continue;
-    if (option.clear == nullptr) {
+    // An empty variable is an empty value of a list, too, not the absence of one.
+    if (option.clear == nullptr || *text == '\0') {
       assignments.push_back({&option, text, name});
       continue;
     }
@@ -300,6 +301,7 @@ absl::StatusOr<std::vector<OptionTable::Assignment>> OptionTable::read_config(
       return absl::InvalidArgumentError(source + ": wants one value, got " +
                                         std::to_string(values.size()));
     }
+    if (values.empty()) return absl::InvalidArgumentError(source + ": wants at least one value");
     for (const std::string& value : values) assignments.push_back({option, value, source});
   }
   return assignments;

@@ -72,9 +72,9 @@ class Engine {
   // ends exactly once.
   virtual absl::StatusOr<std::shared_ptr<TokenStream>> submit(Request request) = 0;
 
-  // What `submit` would say of the queue now: for callers that have not spent anything on a request
-  // yet. RESOURCE_EXHAUSTED QUEUE_FULL.
-  virtual absl::Status check_room() const = 0;
+  // What `submit` would say of the queue now, of a request with so many `bytes` of pixels: for
+  // callers that have not spent anything on it yet. RESOURCE_EXHAUSTED QUEUE_FULL.
+  virtual absl::Status check_room(size_t bytes) const = 0;
 
   virtual const EngineInfo& info() const = 0;
   virtual EngineStats stats() const = 0;

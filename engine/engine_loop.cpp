@@ -110,9 +110,9 @@ absl::Status EngineLoop::enqueue(std::unique_ptr<Sequence> sequence) {
   return absl::OkStatus();
 }
 
-absl::Status EngineLoop::check_room() const {
+absl::Status EngineLoop::check_room(size_t bytes) const {
   const std::lock_guard lock(mutex_);
-  return check_room_for(0);
+  return check_room_for(bytes);
 }
 
 // What has come in since counts as if the scheduler had it already.

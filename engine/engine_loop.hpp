@@ -27,7 +27,7 @@ class EngineLoop final : public Engine {
   ~EngineLoop() override;
 
   absl::StatusOr<std::shared_ptr<TokenStream>> submit(Request request) override;
-  absl::Status check_room() const override;
+  absl::Status check_room(size_t bytes) const override;
   const EngineInfo& info() const override { return info_; }
   EngineStats stats() const override;
   Clock::duration silence() const override { return backend_->pulse().silence(); }

@@ -23,7 +23,7 @@ struct Request {
   bool ignore_eos = false;
   std::vector<int32_t> stop_token_ids;
   Clock::time_point deadline = Clock::time_point::max();
-  std::chrono::milliseconds max_ttft{0};  // submitted -> first token; 0 = any time
+  Clock::time_point first_token_by = Clock::time_point::max();
 };
 
 enum class FinishReason { kStop, kLength };  // an end or stop token; max_tokens reached

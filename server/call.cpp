@@ -1,5 +1,6 @@
 #include "server/call.hpp"
 
+#include <algorithm>
 #include <cstdio>
 #include <utility>
 
@@ -38,18 +39,8 @@ OutputOptions output_options(const CheckedRequest& request) {
   return options;
 }
 
-// Says that the deadline was the server's.
-absl::Status name_server_limit(const absl::Status& status, Clock::duration limit,
-                               Clock::duration got) {
-  if (error_reason(status) != "DEADLINE_EXCEEDED") return status;
-  const auto to_ms = [](Clock::duration time) {
-    return absl::StrCat(std::chrono::ceil<std::chrono::milliseconds>(time).count(), " ms");
-  };
-  return with_phase(with_limit(make_error(status.code(), "REQUEST_TIMEOUT", "",
-                                          absl::StrCat("the server lets no call take so long: ",
-                                                       status.message())),
-                               to_ms(limit), to_ms(got)),
-                    error_phase(status));
+std::string to_ms(Clock::duration time) {
+  return absl::StrCat(std::chrono::ceil<std::chrono::milliseconds>(time).count(), " ms");
 }
 
 }  // namespace
@@ -74,7 +65,7 @@ void Call::start() {
   PreprocessJob job;
   job.request = std::move(request_);
   job.deadline = deadline_.at;
-  job.max_ttft = deadline_.max_ttft;
+  job.first_token_by = deadline_.first_token_by;
   job.cancelled = [self] { return self->aborted(); };
   job.done = [self](absl::StatusOr<Submission> submission) {
     self->on_prepared(std::move(submission));
@@ -105,7 +96,8 @@ void Call::abort(absl::Status reason) {
 bool Call::on_client_gone(Clock::time_point now) {
   // A client's reset overtakes our own copy of its deadline: gRPC rounds it up on the wire (to 10
   // ms from one second on, to 100 ms from ten), and counts it from when the call came in.
-  const Clock::duration lead = std::chrono::milliseconds(10) + (deadline_.at - received_) / 50;
+  const Clock::duration whole = deadline_.at - received_;
+  const Clock::duration lead = std::min(std::chrono::milliseconds(10) + whole / 50, whole / 2);
   const bool by_deadline = !deadline_.is_servers && now >= deadline_.at - lead;
   abort(by_deadline ? make_error(absl::StatusCode::kDeadlineExceeded, "DEADLINE_EXCEEDED", "",
                                  "the client's deadline passed")
@@ -125,9 +117,10 @@ void Call::on_written(bool ok) {
   wake();
 }
 
-bool Call::check_stall(Clock::time_point now, std::chrono::milliseconds patience) {
+bool Call::check_stall(Clock::time_point now, Clock::time_point awake_since,
+                       std::chrono::milliseconds patience) {
   if (!writing_.load(std::memory_order_acquire)) return false;
-  const auto stalled = now - write_began_.load(std::memory_order_relaxed);
+  const auto stalled = now - std::max(write_began_.load(std::memory_order_relaxed), awake_since);
   if (stalled > patience) abort(slow_reader());
   return stalled > 2 * patience;
 }
@@ -185,12 +178,23 @@ void Call::deliver() {
   }
 }
 
+// Where the time was the server's to set, says so, and how long that is.
+absl::Status Call::name_time_limit(const absl::Status& status) const {
+  const std::string reason = error_reason(status);
+  const std::string spent = to_ms(Clock::now() - received_);
+  if (reason == "FIRST_TOKEN_TIMEOUT") {
+    return with_limit(status, to_ms(deadline_.first_token_by - received_), spent);
+  }
+  if (reason != "DEADLINE_EXCEEDED" || !deadline_.is_servers) return status;
+  const absl::Status named =
+      make_error(status.code(), "REQUEST_TIMEOUT", "",
+                 absl::StrCat("the server lets no call take so long: ", status.message()));
+  return with_phase(with_limit(named, to_ms(deadline_.at - received_), spent), error_phase(status));
+}
+
 void Call::finish(const absl::Status& status, const v1::Final& final) {
   if (transport_ == nullptr) return;
-  absl::Status named = status;
-  if (deadline_.is_servers) {
-    named = name_server_limit(status, deadline_.at - received_, Clock::now() - received_);
-  }
+  absl::Status named = name_time_limit(status);
   if (!named.ok() && tokens_written_ > 0 && transport_->delivers()) {
     named = after_tokens(std::move(named), tokens_written_);
   }

@@ -23,7 +23,7 @@ class Call;
 struct CallDeadline {
   Clock::time_point at;
   bool is_servers;  // nearer than the client's: an end by it is REQUEST_TIMEOUT
-  std::chrono::milliseconds max_ttft{0};  // see Request
+  Clock::time_point first_token_by = Clock::time_point::max();
 };
 
 // The gRPC side. `write` and `finish` are called on the executor.
@@ -63,8 +63,10 @@ class Call final : public SerialTask {
   void on_written(bool ok);
 
   // From any thread, now and then: aborts with SLOW_READER when a write takes longer than
-  // `patience`; true when it should be reset, because even the end does not go out.
-  bool check_stall(Clock::time_point now, std::chrono::milliseconds patience);
+  // `patience`, counted from `awake_since` at the earliest; true when it should be reset, because
+  // even the end does not go out.
+  bool check_stall(Clock::time_point now, Clock::time_point awake_since,
+                   std::chrono::milliseconds patience);
 
   const std::string& request_id() const { return request_id_; }
   const std::string& model_name() const { return model_->name(); }
@@ -79,6 +81,7 @@ class Call final : public SerialTask {
   void take_submission();
   void deliver();
   absl::Status abort_reason() const;
+  absl::Status name_time_limit(const absl::Status& status) const;
   void finish(const absl::Status& status, const v1::Final& final);
   void log_end(const absl::Status& status, const v1::Final& final) const;
 

@@ -6,6 +6,7 @@
 
 #include <grpcpp/grpcpp.h>
 
+#include <atomic>
 #include <memory>
 #include <utility>
 
@@ -31,19 +32,26 @@ class CallReactor : public Base, public CallTransport {
   }
 
   Call& call() final { return *call_; }
-  void reset() final { context_->TryCancel(); }
+  void reset() final {
+    reset_ = true;
+    context_->TryCancel();
+  }
 
   void OnCancel() final {
     const Clock::time_point now = Clock::now();
-    if (call_->on_client_gone(now)) cancels_->count(context_->peer(), now);
+    if (call_->on_client_gone(now) && !reset_) cancels_->count(context_->peer(), now);
   }
 
   void OnDone() final {
+    free_place();
     active_->remove(this);
     delete this;
   }
 
  protected:
+  // To be called before the end goes out: a caller may come again as soon as it has it.
+  void free_place() { place_ = {}; }
+
   grpc::Status failure(const absl::Status& status) {
     return fail_call(status, call_->request_id(), context_);
   }
@@ -52,7 +60,8 @@ class CallReactor : public Base, public CallTransport {
   grpc::CallbackServerContext* const context_;
   ActiveCalls* const active_;
   PeerCounter* const cancels_;
-  const CallerQuota::Place place_;  // the caller's, taken up to here
+  CallerQuota::Place place_;  // the caller's
+  std::atomic<bool> reset_{false};
   std::shared_ptr<Call> call_;
 };
 

@@ -14,6 +14,7 @@ void ChatReactor::write(v1::Delta* delta) {
 }
 
 void ChatReactor::finish(const absl::Status& status, const v1::Final& final) {
+  free_place();
   if (!status.ok()) {
     Finish(failure(status));
     return;

@@ -42,11 +42,14 @@ class Refusal final : public Base {
 CallDeadline deadline_of(const grpc::CallbackServerContext& context,
                          const ChatServiceOptions& options) {
   const Clock::time_point now = Clock::now();
+  CallDeadline deadline{now + options.max_request_time, true};
+  if (options.max_ttft.count() > 0) deadline.first_token_by = now + options.max_ttft;
   const auto remaining = context.deadline() - std::chrono::system_clock::now();
-  if (remaining >= options.max_request_time) {
-    return {now + options.max_request_time, true, options.max_ttft};
+  if (remaining < options.max_request_time) {
+    deadline.at = now + std::chrono::duration_cast<Clock::duration>(remaining);
+    deadline.is_servers = false;
   }
-  return {now + std::chrono::duration_cast<Clock::duration>(remaining), false, options.max_ttft};
+  return deadline;
 }
 
 }  // namespace
@@ -69,7 +72,7 @@ absl::StatusOr<std::string> ChatService::identify(const grpc::CallbackServerCont
   const auto tls = context.auth_context();
   if (tls->IsPeerAuthenticated()) {
     const grpc::string_ref name = tls->GetPeerIdentity().front();
-    credentials.certificate.assign(name.data(), name.size());
+    credentials.certificate = "cert:" + std::string(name.data(), name.size());
   }
   return callers_->identify(credentials, Clock::now());
 }
@@ -87,28 +90,24 @@ absl::Status ChatService::check_cancels(const std::string& peer) const {
 absl::StatusOr<ChatService::Accepted> ChatService::accept(
     const grpc::CallbackServerContext& context, const grpc::ByteBuffer* request,
     std::string* request_id) {
-  try {
-    grpc::ByteBuffer bytes = take_bytes(request);
-    absl::StatusOr<std::string> caller = identify(context);
-    if (!caller.ok()) return caller.status();
-    if (absl::Status status = readiness_->admit(); !status.ok()) return status;
-    if (absl::Status status = check_cancels(context.peer()); !status.ok()) return status;
-    ServedModel& model = *model_.load(std::memory_order_acquire);
-    if (absl::Status status = model.engine().check_room(); !status.ok()) return status;
-    auto place = callers_->admit(*caller, Clock::now());
-    if (!place.ok()) return place.status();
-    absl::StatusOr<v1::ChatRequest> message = parse_request(&bytes);
-    if (!message.ok()) return message.status();
-    const RequestRules& rules = model.rules();
-    if (check_request_id(message->request_id(), rules.limits).ok()) {
-      *request_id = message->request_id();
-    }
-    auto checked = check_request(*std::move(message), rules);
-    if (!checked.ok()) return checked.status();
-    return Accepted{*std::move(caller), *std::move(place), *std::move(checked)};
-  } catch (...) {
-    return status_of_exception();
+  grpc::ByteBuffer bytes = take_bytes(request);
+  absl::StatusOr<std::string> caller = identify(context);
+  if (!caller.ok()) return caller.status();
+  if (absl::Status status = readiness_->admit(); !status.ok()) return status;
+  if (absl::Status status = check_cancels(context.peer()); !status.ok()) return status;
+  ServedModel& model = *model_.load(std::memory_order_acquire);
+  if (absl::Status status = model.engine().check_room(0); !status.ok()) return status;
+  auto place = callers_->admit(*caller, Clock::now());
+  if (!place.ok()) return place.status();
+  absl::StatusOr<v1::ChatRequest> message = parse_request(&bytes);
+  if (!message.ok()) return message.status();
+  const RequestRules& rules = model.rules();
+  if (check_request_id(message->request_id(), rules.limits).ok()) {
+    *request_id = message->request_id();
   }
+  auto checked = check_request(*std::move(message), rules);
+  if (!checked.ok()) return checked.status();
+  return Accepted{*std::move(caller), *std::move(place), *std::move(checked)};
 }
 
 template <typename Base>
@@ -120,46 +119,51 @@ Base* ChatService::refuse(grpc::CallbackServerContext* context, const absl::Stat
   return new Refusal<Base>(fail_call(status, request_id, context), delay);
 }
 
-template <typename Reactor>
-void ChatService::run(Reactor* reactor, const grpc::CallbackServerContext& context,
-                      Accepted accepted) {
-  const auto call = std::make_shared<Call>(
-      model_.load(std::memory_order_acquire), reactor, std::move(accepted.request),
-      deadline_of(context, options_), std::move(accepted.caller), options_.log_requests);
-  reactor->carry(call);
-  // A drain that began meanwhile may have found no call active before this one was.
-  if (absl::Status status = readiness_->admit(); !status.ok()) {
-    call->abort(std::move(status));
-  } else {
-    call->start();
+template <typename Base, typename MakeReactor>
+Base* ChatService::run(grpc::CallbackServerContext* context, const grpc::ByteBuffer* request,
+                       const MakeReactor& make_reactor) {
+  std::string request_id;
+  try {
+    auto accepted = accept(*context, request, &request_id);
+    if (!accepted.ok()) return refuse<Base>(context, accepted.status(), request_id);
+    auto reactor = make_reactor(std::move(accepted->place));
+    const auto call = std::make_shared<Call>(
+        model_.load(std::memory_order_acquire), reactor.get(), std::move(accepted->request),
+        deadline_of(*context, options_), std::move(accepted->caller), options_.log_requests);
+    reactor->carry(call);
+    start(*call);
+    return reactor.release();
+  } catch (...) {
+    return refuse<Base>(context, status_of_exception(), request_id);
   }
+}
+
+// The call is the reactor's now: whatever happens ends it.
+void ChatService::start(Call& call) {
+  // A drain that began meanwhile may have found no call active before this one was.
+  absl::Status status = readiness_->admit();
+  try {
+    if (status.ok()) call.start();
+  } catch (...) {
+    status = status_of_exception();
+  }
+  if (!status.ok()) call.abort(std::move(status));
 }
 
 grpc::ServerUnaryReactor* ChatService::Chat(grpc::CallbackServerContext* context,
                                             const grpc::ByteBuffer* request,
                                             grpc::ByteBuffer* response) {
-  std::string request_id;
-  auto accepted = accept(*context, request, &request_id);
-  if (!accepted.ok()) {
-    return refuse<grpc::ServerUnaryReactor>(context, accepted.status(), request_id);
-  }
-  auto* reactor =
-      new ChatReactor(context, response, active_, &cancels_, std::move(accepted->place));
-  run(reactor, *context, *std::move(accepted));
-  return reactor;
+  return run<grpc::ServerUnaryReactor>(context, request, [&](CallerQuota::Place place) {
+    return std::make_unique<ChatReactor>(context, response, active_, &cancels_, std::move(place));
+  });
 }
 
 grpc::ServerWriteReactor<grpc::ByteBuffer>* ChatService::StreamChat(
     grpc::CallbackServerContext* context, const grpc::ByteBuffer* request) {
-  std::string request_id;
-  auto accepted = accept(*context, request, &request_id);
-  if (!accepted.ok()) {
-    return refuse<grpc::ServerWriteReactor<grpc::ByteBuffer>>(context, accepted.status(),
-                                                              request_id);
-  }
-  auto* reactor = new GenerateReactor(context, active_, &cancels_, std::move(accepted->place));
-  run(reactor, *context, *std::move(accepted));
-  return reactor;
+  using Stream = grpc::ServerWriteReactor<grpc::ByteBuffer>;
+  return run<Stream>(context, request, [&](CallerQuota::Place place) {
+    return std::make_unique<GenerateReactor>(context, active_, &cancels_, std::move(place));
+  });
 }
 
 grpc::ServerUnaryReactor* ChatService::GetModel(grpc::CallbackServerContext* context,

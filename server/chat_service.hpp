@@ -11,6 +11,7 @@
 #include "cogserve/v1/cogserve.grpc.pb.h"
 #include "server/access/callers.hpp"
 #include "server/active_calls.hpp"
+#include "server/call.hpp"
 #include "server/readiness.hpp"
 #include "server/request_validation.hpp"
 #include "server/served_model.hpp"
@@ -64,8 +65,11 @@ class ChatService final : public ChatServiceBase {
   template <typename Base>
   Base* refuse(grpc::CallbackServerContext* context, const absl::Status& status,
                std::string_view request_id);
-  template <typename Reactor>
-  void run(Reactor* reactor, const grpc::CallbackServerContext& context, Accepted accepted);
+  // The reactor of a call: one that carries it, made by `make_reactor` for its place, or a refusal.
+  template <typename Base, typename MakeReactor>
+  Base* run(grpc::CallbackServerContext* context, const grpc::ByteBuffer* request,
+            const MakeReactor& make_reactor);
+  void start(Call& call);
 
   const Readiness* const readiness_;
   Callers* const callers_;

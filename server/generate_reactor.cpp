@@ -21,6 +21,7 @@ void GenerateReactor::write(v1::Delta* delta) {
 }
 
 void GenerateReactor::finish(const absl::Status& status, const v1::Final& final) {
+  free_place();
   if (!status.ok()) {
     Finish(failure(status));
     return;

@@ -1,5 +1,6 @@
 #include "server/grpc_server.hpp"
 
+#include <arpa/inet.h>
 #include <grpc/grpc.h>
 #include <grpcpp/ext/proto_server_reflection_plugin.h>
 #include <grpcpp/grpcpp.h>
@@ -78,8 +79,19 @@ void set_http2_limits(const NetworkOptions& network, grpc::ServerBuilder* builde
 
 std::string NetworkOptions::address() const {
   if (!uds.empty()) return "unix:" + uds;
+  // A name with several addresses would make a listener of each, and gRPC's way to change a
+  // certificate is safe with one (TlsIdentity).
+  if (has_tls() && host == "localhost") return "127.0.0.1:" + std::to_string(port);
   const bool is_ipv6 = host.find(':') != std::string::npos && host.front() != '[';
   return (is_ipv6 ? "[" + host + "]" : host) + ":" + std::to_string(port);
+}
+
+bool NetworkOptions::is_one_address() const {
+  const std::string number =
+      !host.empty() && host.front() == '[' ? host.substr(1, host.size() - 2) : host;
+  in6_addr bytes;
+  return host == "localhost" || inet_pton(AF_INET, number.c_str(), &bytes) == 1 ||
+         inet_pton(AF_INET6, number.c_str(), &bytes) == 1;
 }
 
 bool NetworkOptions::is_local() const {
@@ -106,6 +118,7 @@ absl::StatusOr<std::unique_ptr<GrpcServer>> GrpcServer::start(const NetworkOptio
       new GrpcServer(*std::move(callers), *std::move(tls), chat, watch));
   if (absl::Status status = server->listen(network); !status.ok()) return status;
   server->watcher_ = std::thread([raw = server.get()] { raw->watch(); });
+  server->refresher_ = std::thread([raw = server.get()] { raw->refresh_access(); });
   return server;
 }
 
@@ -147,6 +160,11 @@ void GrpcServer::begin_drain() {
   readiness_.advance(Readiness::State::kDraining);
 }
 
+bool GrpcServer::healthy() const {
+  const std::lock_guard lock(mutex_);
+  return model_ == nullptr || std::as_const(*model_).engine().healthy();
+}
+
 bool GrpcServer::wait_until_idle(std::chrono::milliseconds timeout) {
   return active_.wait_until_empty(timeout);
 }
@@ -166,7 +184,9 @@ void GrpcServer::shutdown(std::chrono::milliseconds grace) {
     stopping_ = true;
   }
   stop_watching_.notify_all();
-  if (watcher_.joinable()) watcher_.join();
+  for (std::thread* thread : {&watcher_, &refresher_}) {
+    if (thread->joinable()) thread->join();
+  }
   if (server_ == nullptr) return;
   close();
   while (closed_.wait_for(grace) == std::future_status::timeout) {
@@ -179,12 +199,10 @@ void GrpcServer::shutdown(std::chrono::milliseconds grace) {
 }
 
 void GrpcServer::watch() {
-  const auto period =
-      std::min({kWatchPeriod, watch_options_.patience / 2,
-                watch_options_.stall_timeout / kStallSteps / 2, watch_options_.refresh_period});
+  const auto period = std::min(
+      {kWatchPeriod, watch_options_.patience / 2, watch_options_.stall_timeout / kStallSteps / 2});
   Clock::time_point last_look = Clock::now();
   Clock::time_point awake_since = last_look;
-  Clock::time_point next_refresh = last_look + watch_options_.refresh_period;
   std::unique_lock lock(mutex_);
   while (!stop_watching_.wait_for(lock, period, [this] { return stopping_; })) {
     const ServedModel* const model = model_;
@@ -195,11 +213,7 @@ void GrpcServer::watch() {
     if (overslept) awake_since = now;
     last_look = now;
     if (model != nullptr) check_engine(model->engine(), awake_since);
-    if (!overslept) check_calls();
-    if (now >= next_refresh) {
-      refresh_access();
-      next_refresh = now + watch_options_.refresh_period;
-    }
+    if (!overslept) check_calls(awake_since);
     lock.lock();
   }
 }
@@ -224,15 +238,15 @@ void GrpcServer::check_engine(const Engine& engine, Clock::time_point awake_sinc
             {{"silent_ms", int64_t{ms}}});
 }
 
-void GrpcServer::check_calls() {
+void GrpcServer::check_calls(Clock::time_point awake_since) {
   const Clock::time_point now = Clock::now();
   active_.for_each([&](CallTransport& transport) {
-    if (transport.call().check_stall(now, watch_options_.patience)) transport.reset();
+    if (transport.call().check_stall(now, awake_since, watch_options_.patience)) transport.reset();
   });
 }
 
 void GrpcServer::refresh_access() {
-  const auto report = [](std::string_view what, const absl::StatusOr<bool>& taken) {
+  const auto report = [](const std::string& what, const absl::StatusOr<bool>& taken) {
     if (!taken.ok()) {
       log_event(LogLevel::kWarning, "access.kept",
                 {{"what", what}, {"error", std::string(taken.status().message())}});
@@ -240,8 +254,17 @@ void GrpcServer::refresh_access() {
       log_event(LogLevel::kInfo, "access.reloaded", {{"what", what}});
     }
   };
-  report("keys", callers_->refresh());
-  if (tls_ != nullptr) report("certificate", tls_->refresh());
+  std::unique_lock lock(mutex_);
+  while (
+      !stop_watching_.wait_for(lock, watch_options_.refresh_period, [this] { return stopping_; })) {
+    lock.unlock();
+    report("keys", callers_->refresh());
+    if (tls_ != nullptr) {
+      const absl::StatusOr<bool> taken = tls_->refresh();
+      report("certificate, good until " + tls_->expiry(), taken);
+    }
+    lock.lock();
+  }
 }
 
 }  // namespace cogserve

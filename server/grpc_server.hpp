@@ -52,6 +52,8 @@ struct NetworkOptions {
     return !access.api_keys.empty() || !access.api_key_file.empty() ||
            !tls.client_authorities.empty();
   }
+  // Whether `host` is a number, or "localhost".
+  bool is_one_address() const;
   bool has_tls() const { return !tls.certificate.empty(); }
 };
 
@@ -92,7 +94,7 @@ class GrpcServer {
   void shutdown(std::chrono::milliseconds grace);
 
   // False once the engine has failed for good.
-  bool healthy() const { return readiness_.state() != Readiness::State::kFailed; }
+  bool healthy() const;
   // True once a step of the engine has hung for longer than it may.
   bool stuck() const { return stuck_.load(std::memory_order_relaxed); }
 
@@ -102,8 +104,8 @@ class GrpcServer {
   absl::Status listen(const NetworkOptions& network);
   void watch();
   void check_engine(const Engine& engine, Clock::time_point awake_since);
-  void check_calls();
-  // Keys and certificates that were replaced.
+  void check_calls(Clock::time_point awake_since);
+  // Takes keys and certificates that were replaced. A thread of its own: files may hang.
   void refresh_access();
 
   const WatchOptions watch_options_;
@@ -121,11 +123,12 @@ class GrpcServer {
   std::unique_ptr<Health> health_;
   bool stalled_ = false;
 
-  std::mutex mutex_;  // guards all below
+  mutable std::mutex mutex_;  // guards all below
   std::condition_variable stop_watching_;
   ServedModel* model_ = nullptr;
   bool stopping_ = false;
-  std::thread watcher_;  // last: it uses all of the above
+  std::thread watcher_;  // last: they use all of the above
+  std::thread refresher_;
 };
 
 }  // namespace cogserve

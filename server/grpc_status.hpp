@@ -1,9 +1,10 @@
 // absl::Status to grpc::Status: the one place where an error becomes what a caller reads.
 //
-// The code is kept. The details carry ErrorInfo (domain "cogvlm2", reason, metadata limit, got and
-// retryable where known), BadRequest for a field at fault, RetryInfo for a refusal that may pass,
-// ResourceInfo for NOT_FOUND, and RequestInfo. An internal error says only that it happened: its
-// text goes to the log under the request id.
+// The code is kept. The details carry ErrorInfo (domain "cogvlm2", reason, metadata retryable and,
+// where known, limit, got, phase and tokens_delivered), BadRequest for a field at fault,
+// QuotaFailure for RESOURCE_EXHAUSTED, RetryInfo for a refusal that may pass, ResourceInfo for
+// NOT_FOUND, and RequestInfo. An internal error says only that it happened: its text goes to the
+// log under the request id.
 #pragma once
 
 #include <grpcpp/server_context.h>

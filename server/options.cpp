@@ -110,7 +110,7 @@ void ServeFlags::add_access_flags() {
   table_.add(
       "api-key", &access.api_keys, "KEY",
       "Calls must bring this key, or one of the file. Others on this machine may see it here: "
-      "better in the environment, or the file. Repeatable.");
+      "better in the environment, or the file.");
   table_.add_choice("ssl-cert-reqs", &cert_reqs_, {"required", "optional"},
                     "Whether all clients must show a certificate; optional: it does instead of a "
                     "key.");
@@ -168,6 +168,9 @@ absl::Status ServeFlags::complete() {
         options_.chat.max_request_time + std::chrono::seconds(20);
   }
   if (options_.chat_template == "auto") options_.chat_template.clear();
+  for (const std::string& name : options_.served_model_names) {
+    if (name.empty()) return refuse_flag("served-model-name", "wants a name, got nothing");
+  }
   if (options_.served_model_names.empty()) {
     namespace fs = std::filesystem;
     const fs::path dir = fs::path(engine.model_dir).lexically_normal();
@@ -235,12 +238,15 @@ absl::Status ServeFlags::check_access() const {
   if (!network.tls.client_authorities.empty() && !network.has_tls()) {
     return refuse_flag("ssl-ca-certs", "wants --ssl-certfile and --ssl-keyfile");
   }
+  if (table_.given("ssl-cert-reqs") && network.tls.client_authorities.empty()) {
+    return refuse_flag("ssl-cert-reqs", "wants --ssl-ca-certs: whose certificates?");
+  }
   if (!access.certificate_suffices) return absl::OkStatus();
   const bool has_keys = !access.api_keys.empty() || !access.api_key_file.empty();
-  if (network.tls.client_authorities.empty() || !has_keys) {
+  if (!has_keys) {
     return refuse_flag("ssl-cert-reqs",
-                       "optional is for --ssl-ca-certs beside --api-key-file or --api-key: who "
-                       "shows no certificate must have a key");
+                       "optional wants --api-key-file or --api-key: who shows no certificate must "
+                       "have a key");
   }
   return absl::OkStatus();
 }
@@ -249,6 +255,9 @@ absl::Status ServeFlags::check_exposure() const {
   const NetworkOptions& network = options_.network;
   if (network.has_tls() && !network.uds.empty()) {
     return refuse_flag("uds", "a Unix socket is served without TLS");
+  }
+  if (network.has_tls() && !network.is_one_address()) {
+    return refuse_flag("host", "wants an address with TLS, not a name; got " + network.host);
   }
   if (network.is_local() || options_.insecure) return absl::OkStatus();
   if (network.has_tls() && network.asks_who_calls()) return absl::OkStatus();

@@ -137,8 +137,9 @@ absl::StatusOr<Submission> Preprocessor::prepare(const PreprocessJob& job) {
 
   Submission submission;
   Request request;
-  if (absl::Status full = engine_->check_room(); !full.ok())
-    return full;  // before a picture is read
+  // Before a picture is read.
+  const size_t values = from.has_image ? size_t{3} * vision.image_size * vision.image_size : 0;
+  if (absl::Status full = engine_->check_room(values * sizeof(float)); !full.ok()) return full;
   if (from.has_image) {
     const Clock::time_point begin = Clock::now();
     auto pixels = image::read_image(from.image, vision.image_size, limits_.image);
@@ -156,7 +157,7 @@ absl::StatusOr<Submission> Preprocessor::prepare(const PreprocessJob& job) {
   request.ignore_eos = from.ignore_eos;
   request.stop_token_ids = from.stop_token_ids;
   request.deadline = job.deadline;
-  request.max_ttft = job.max_ttft;
+  request.first_token_by = job.first_token_by;
   auto stream = engine_->submit(std::move(request));
   if (!stream.ok()) return engine_refusal(stream.status());
   submission.stream = *std::move(stream);

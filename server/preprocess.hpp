@@ -37,8 +37,8 @@ struct Submission {
 
 struct PreprocessJob {
   CheckedRequest request;
-  std::chrono::milliseconds max_ttft{0};  // see Request
   Clock::time_point deadline = Clock::time_point::max();
+  Clock::time_point first_token_by = Clock::time_point::max();
   // Asked before the job starts and between its stages.
   std::function<bool()> cancelled;
   // Called exactly once, on a thread of the pool (or of its destruction).

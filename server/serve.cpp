@@ -37,7 +37,9 @@ constexpr milliseconds kPoll{100};      // between looks at signals and the engi
 constexpr milliseconds kWarmupPoll{2};  // between looks at signals while warming up
 constexpr milliseconds kFirstWarmupNotice{1000};
 constexpr milliseconds kWarmupNotice{30000};
-constexpr milliseconds kRefuseTime{1000};  // of a drain, in which new calls are told why
+// Of a drain, in which new calls are told why and probes get their answers; then clients that are
+// still connected are sent elsewhere.
+constexpr milliseconds kRefuseTime{10000};
 constexpr milliseconds kFlushGrace{2000};  // for the last bytes of finished calls to go out
 constexpr milliseconds kAbortGrace{2000};  // for statuses to go out after calls were ended
 constexpr milliseconds kHurryGrace{500};   // for each of the two, when the process must go
@@ -97,7 +99,8 @@ void stop_if_signalled(const StopSignals& signals, milliseconds wait = milliseco
 }
 
 // On a slow device a picture takes minutes: says so, and how to do without.
-absl::Status warm_up_while_watching(const StopSignals& signals, Engine& engine) {
+absl::Status warm_up_while_watching(const StopSignals& signals, milliseconds max_ttft,
+                                    Engine& engine) {
   const Clock::time_point begin = Clock::now();
   const auto passed = [&] { return std::chrono::duration<double>(Clock::now() - begin); };
   std::chrono::duration<double> next_notice = kFirstWarmupNotice;
@@ -109,6 +112,11 @@ absl::Status warm_up_while_watching(const StopSignals& signals, Engine& engine) 
     next_notice = passed() + kWarmupNotice;
   });
   if (status.ok()) log_event(LogLevel::kInfo, "warmed_up", {{"seconds", passed().count()}});
+  if (max_ttft.count() > 0 && passed() > max_ttft) {
+    log_event(LogLevel::kWarning, "slow_device",
+              {{"what", "one text and one picture took longer than --max-ttft lets any call wait"},
+               {"max_ttft_ms", int64_t{max_ttft.count()}}});
+  }
   return status;
 }
 
@@ -130,7 +138,7 @@ absl::StatusOr<std::unique_ptr<ServedModel>> load_model(const StopSignals& signa
   }
   if (!engine.ok()) return engine.status();
   if (options.warmup) {
-    absl::Status status = warm_up_while_watching(signals, **engine);
+    absl::Status status = warm_up_while_watching(signals, options.chat.max_ttft, **engine);
     if (!status.ok()) return status;
   }
   ServedModelOptions served;
@@ -151,7 +159,7 @@ absl::Status draining_error() {
 
 // Without a word to the engine, whose thread or device may hang.
 [[noreturn]] void leave(int exit_code, GrpcServer* server) {
-  const ShutdownWatchdog watchdog(kHurryLimit, exit_code);
+  const ShutdownWatchdog watchdog(kHurryLimit, exit_code == 0 ? kExitStuck : exit_code);
   server->wait_until_idle(kHurryGrace);
   server->shutdown(kHurryGrace);
   _exit(exit_code);

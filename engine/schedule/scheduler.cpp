@@ -20,19 +20,9 @@ std::string to_ms(std::chrono::nanoseconds time) {
   return absl::StrCat(std::chrono::ceil<std::chrono::milliseconds>(time).count(), " ms");
 }
 
-absl::Status too_late(const char* reason, const char* what, const Sequence& sequence,
-                      std::chrono::nanoseconds limit, std::chrono::nanoseconds got) {
-  return with_phase(
-      with_limit(make_error(absl::StatusCode::kDeadlineExceeded, reason, "",
-                            absl::StrCat("waited longer than ", to_ms(limit), " ", what)),
-                 to_ms(limit), to_ms(got)),
-      phase_of(sequence));
-}
-
 // When the first token is due, if it is.
 Clock::time_point first_token_due(const Sequence& s) {
-  const bool wanted = s.request.max_ttft.count() > 0 && s.output_ids.empty();
-  return wanted ? s.submitted + s.request.max_ttft : Clock::time_point::max();
+  return s.output_ids.empty() ? s.request.first_token_by : Clock::time_point::max();
 }
 
 bool older(const std::unique_ptr<Sequence>& a, const std::unique_ptr<Sequence>& b) {
@@ -177,11 +167,16 @@ absl::Status Scheduler::overdue(const Sequence& s) const {
                       phase_of(s));
   }
   if (!s.started() && now_ - s.submitted >= config_.max_queue_time) {
-    return too_late("QUEUE_TIMEOUT", "in the queue", s, config_.max_queue_time, now_ - s.submitted);
+    const std::string limit = to_ms(config_.max_queue_time);
+    const absl::Status late =
+        make_error(absl::StatusCode::kDeadlineExceeded, "QUEUE_TIMEOUT", "",
+                   absl::StrCat("waited longer than ", limit, " in the queue"));
+    return with_phase(with_limit(late, limit, to_ms(now_ - s.submitted)), phase_of(s));
   }
   if (now_ >= first_token_due(s)) {
-    return too_late("FIRST_TOKEN_TIMEOUT", "for the first token", s, s.request.max_ttft,
-                    now_ - s.submitted);
+    return with_phase(make_error(absl::StatusCode::kDeadlineExceeded, "FIRST_TOKEN_TIMEOUT", "",
+                                 "the first token did not come in time"),
+                      phase_of(s));
   }
   if (s.paused && now_ >= reader_timeout(s)) {
     const std::string limit = to_ms(config_.slow_reader_time);

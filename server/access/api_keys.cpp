@@ -4,6 +4,7 @@
 #include <openssl/evp.h>
 
 #include <algorithm>
+#include <new>
 #include <utility>
 
 #include "absl/strings/escaping.h"
@@ -49,7 +50,9 @@ absl::StatusOr<std::unique_ptr<ApiKeys>> ApiKeys::load(const std::vector<std::st
 
 ApiKeys::Digest ApiKeys::digest_of(std::string_view key) {
   Digest digest;
-  EVP_Digest(key.data(), key.size(), digest.data(), nullptr, EVP_sha256(), nullptr);
+  if (EVP_Digest(key.data(), key.size(), digest.data(), nullptr, EVP_sha256(), nullptr) != 1) {
+    throw std::bad_alloc();
+  }
   return digest;
 }
 
@@ -69,15 +72,16 @@ absl::StatusOr<ApiKeys::Digest> ApiKeys::parse_key(std::string_view text) {
     return absl::InvalidArgumentError(absl::StrCat("a key has ", kMinKeyBytes, " to ", kMaxKeyBytes,
                                                    " characters, got ", text.size()));
   }
-  if (!std::all_of(text.begin(), text.end(), absl::ascii_isgraph)) {
-    return absl::InvalidArgumentError("a key is of printable ASCII, without spaces");
+  const auto plain = [](char c) { return absl::ascii_isgraph(c) && c != ','; };  // it parts lists
+  if (!std::all_of(text.begin(), text.end(), plain)) {
+    return absl::InvalidArgumentError("a key is of printable ASCII, without spaces and commas");
   }
   return digest_of(text);
 }
 
 absl::Status ApiKeys::parse_line(std::string_view line, std::vector<Entry>* entries) {
-  std::vector<std::string> words = absl::StrSplit(
-      absl::string_view(line.data(), line.size()), absl::ByAnyChar(" \t\r"), absl::SkipEmpty());
+  std::vector<std::string> words = absl::StrSplit(absl::string_view(line.data(), line.size()),
+                                                  absl::ByAnyChar(" \t\r"), absl::SkipEmpty());
   // Only a word that begins with it: a key may hold one.
   words.erase(std::find_if(words.begin(), words.end(),
                            [](const std::string& word) { return word.front() == '#'; }),

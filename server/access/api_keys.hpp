@@ -23,7 +23,7 @@ namespace cogserve {
 
 class ApiKeys {
  public:
-  static constexpr size_t kMinKeyBytes = 8;
+  static constexpr size_t kMinKeyBytes = 16;
   static constexpr size_t kMaxKeyBytes = 512;
   static constexpr size_t kMaxKeys = 1000;
 

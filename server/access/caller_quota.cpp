@@ -27,8 +27,8 @@ absl::Status over_quota(std::string_view what, std::string_view limit, std::stri
 CallerQuota::Place::Place(Place&& other) noexcept { *this = std::move(other); }
 
 CallerQuota::Place& CallerQuota::Place::operator=(Place&& other) noexcept {
-  std::swap(quota_, other.quota_);
-  std::swap(caller_, other.caller_);
+  const Place old(std::exchange(quota_, std::exchange(other.quota_, nullptr)), std::move(caller_));
+  caller_ = std::move(other.caller_);
   return *this;
 }
 
@@ -52,7 +52,8 @@ absl::StatusOr<CallerQuota::Place> CallerQuota::take(const std::string& name,
     if (caller.tokens < 1) {
       const auto wait = std::chrono::duration<double>((1 - caller.tokens) / limits_.max_rate);
       return over_quota("this caller's calls come too fast",
-                        absl::StrCat(limits_.max_rate, " a second"), "more",
+                        absl::StrCat(limits_.max_rate, " a second"),
+                        absl::StrCat("one more after ", static_cast<int>(burst()), " at once"),
                         std::chrono::ceil<milliseconds>(wait));
     }
     caller.tokens -= 1;

@@ -28,7 +28,7 @@ struct AccessOptions {
 struct Credentials {
   std::string peer;                        // "ipv4:127.0.0.1:4711"
   std::vector<std::string> authorization;  // the values of that metadata
-  std::string certificate;                 // the name in one that TLS has verified; empty: none
+  std::string certificate;  // "cert:" and the name in one that TLS has verified; empty: none
 };
 
 class Callers {
@@ -52,9 +52,6 @@ class Callers {
 
   // As ApiKeys::refresh.
   absl::StatusOr<bool> refresh() { return keys_->refresh(); }
-
-  // Whether calls must say who makes them.
-  bool wants_names() const { return !keys_->empty(); }
 
  private:
   Callers(std::unique_ptr<ApiKeys> keys, const AccessOptions& options);

@@ -5,6 +5,7 @@
 #include <openssl/bio.h>
 #include <openssl/err.h>
 #include <openssl/pem.h>
+#include <openssl/ssl.h>
 #include <openssl/x509.h>
 
 #include <type_traits>
@@ -49,6 +50,13 @@ std::string end_of(const X509& certificate) {
   return {bytes, static_cast<size_t>(size)};
 }
 
+// Whether TLS takes them: it has its own idea of what is strong enough.
+bool can_be_used(X509* certificate, EVP_PKEY* key) {
+  const std::unique_ptr<SSL_CTX, Freed<SSL_CTX, SSL_CTX_free>> trial(SSL_CTX_new(TLS_method()));
+  return SSL_CTX_use_certificate(trial.get(), certificate) == 1 &&
+         SSL_CTX_use_PrivateKey(trial.get(), key) == 1;
+}
+
 // The certificate's end, if the three belong together.
 absl::StatusOr<std::string> check(const TlsFiles& paths, const TlsIdentity::Pem& pem) {
   const KeyPtr key(
@@ -61,6 +69,12 @@ absl::StatusOr<std::string> check(const TlsFiles& paths, const TlsIdentity::Pem&
   }
   if (!paths.client_authorities.empty() && first_certificate(pem.client_authorities) == nullptr) {
     return refuse_file(paths.client_authorities, "holds no certificate");
+  }
+  if (X509_cmp_current_time(X509_get0_notAfter(certificate.get())) < 0) {
+    return refuse_file(paths.certificate, "has ended");
+  }
+  if (!can_be_used(certificate.get(), key.get())) {
+    return refuse_file(paths.certificate, "is refused by TLS: a longer key, a stronger signature?");
   }
   return end_of(*certificate);
 }
@@ -80,8 +94,9 @@ grpc_ssl_certificate_config_reload_status fetch(void* identity,
   return GRPC_SSL_CERTIFICATE_CONFIG_RELOAD_NEW;
 }
 
-// gRPC's C++ API cannot change a certificate, its C API can; the class between them is abstract in
-// old versions and takes the C object in new ones.
+// Only gRPC's C API keeps the last good certificate while files are replaced (its C++ file watcher
+// goes without any); the class between the two is abstract in old versions and takes the C object
+// in new ones. What asks for the new one is safe on one listening socket (grpc#36693).
 template <typename Base, bool is_abstract = std::is_abstract_v<Base>>
 class WrappedCredentials : public Base {
  public:

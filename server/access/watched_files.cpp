@@ -1,5 +1,6 @@
 #include "server/access/watched_files.hpp"
 
+#include <filesystem>
 #include <fstream>
 #include <utility>
 
@@ -9,6 +10,10 @@ namespace cogserve {
 namespace {
 
 absl::StatusOr<std::string> read_small_file(const std::string& path) {
+  std::error_code error;
+  if (!std::filesystem::is_regular_file(path, error)) {  // of a pipe no end may ever come
+    return absl::InvalidArgumentError(absl::StrCat(path, ": cannot be read"));
+  }
   std::ifstream file(path, std::ios::binary);
   std::string text(WatchedFiles::kMaxFileBytes + 1, '\0');
   file.read(text.data(), static_cast<std::streamsize>(text.size()));
@@ -36,7 +41,9 @@ absl::StatusOr<std::vector<std::string>> read_all(const std::vector<std::string>
 
 absl::StatusOr<std::optional<std::vector<std::string>>> WatchedFiles::look() {
   absl::StatusOr<std::vector<std::string>> contents = read_all(paths_);
-  if (seen_ == contents) return std::nullopt;
+  const bool settled = !seen_.has_value() || change_ == contents;
+  change_ = contents;
+  if (seen_ == contents || !settled) return std::nullopt;
   seen_ = contents;
   if (!contents.ok()) return contents.status();
   return *std::move(contents);

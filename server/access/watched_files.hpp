@@ -18,13 +18,17 @@ class WatchedFiles {
 
   explicit WatchedFiles(std::vector<std::string> paths) : paths_(std::move(paths)) {}
 
-  // Their contents, in order of the paths; nothing if they are as last time. What could not be read
-  // is an error once, until it can be read again.
+  // Their contents, in order of the paths; nothing if they are as last time. A change counts once
+  // two looks agree on it: what is being written is not read half. What could not be read is an
+  // error once, until it can be read again.
   absl::StatusOr<std::optional<std::vector<std::string>>> look();
 
  private:
+  using Contents = absl::StatusOr<std::vector<std::string>>;
+
   const std::vector<std::string> paths_;
-  std::optional<absl::StatusOr<std::vector<std::string>>> seen_;
+  std::optional<Contents> seen_;
+  std::optional<Contents> change_;
 };
 
 }  // namespace cogserve

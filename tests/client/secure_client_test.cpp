@@ -19,12 +19,12 @@ class SecureClient : public testing::Test {
   // Over TLS, with a certificate and a key.
   client::ConnectOptions trusted() const {
     const PemPair own = authority_.sign("gateway");
-    return {.target = "localhost:" + std::to_string(server_.port()),
+    return {.target = "127.0.0.1:" + std::to_string(server_.port()),
             .tls = true,
             .ca_certificates = authority_.certificate(),
             .certificate = own.certificate,
             .private_key = own.key,
-            .api_key = "the-only-key",
+            .api_key = "the-only-key-of-all",
             .retries = 0};
   }
 
@@ -46,7 +46,7 @@ class SecureClient : public testing::Test {
     options.network.tls = {.certificate = dir_.write("cert.pem", own.certificate),
                            .key = dir_.write("key.pem", own.key),
                            .client_authorities = dir_.write("ca.pem", authority_.certificate())};
-    options.network.access.api_keys = {"the-only-key"};
+    options.network.access.api_keys = {"the-only-key-of-all"};
     return options;
   }
 

@@ -309,7 +309,8 @@ void expect_room_for_nine_pictures(Engine& engine, Gate* gate) {
   EXPECT_EQ(error_reason(refusal), "QUEUE_FULL");
   EXPECT_TRUE(error_retry_delay(refusal).has_value());
   EXPECT_EQ(streams.size(), 10u) << "a text that runs, and nine pictures with their ids";
-  EXPECT_TRUE(engine.check_room().ok()) << "a text would fit";
+  EXPECT_TRUE(engine.check_room(0).ok()) << "a text would fit";
+  EXPECT_FALSE(engine.check_room(clean_request(0).pixels.size() * sizeof(float)).ok());
   gate->open();
   for (const auto& stream : streams) EXPECT_TRUE(drain(*stream).end.status.ok());
 }
@@ -325,15 +326,15 @@ TEST(EngineHang, says_that_the_queue_is_full_before_anything_is_submitted) {
     config.max_num_seqs = 1;
     config.max_queue_size = 3;
   });
-  EXPECT_TRUE(engine->check_room().ok());
+  EXPECT_TRUE(engine->check_room(0).ok());
   gate.close();
   std::vector<std::shared_ptr<TokenStream>> streams = {*engine->submit(clean_request(1))};
   gate.wait();  // it runs
   for (int i = 0; i < 3; ++i) {
-    EXPECT_TRUE(engine->check_room().ok()) << i;
+    EXPECT_TRUE(engine->check_room(0).ok()) << i;
     streams.push_back(*engine->submit(clean_request(1)));
   }
-  const absl::Status full = engine->check_room();
+  const absl::Status full = engine->check_room(0);
   EXPECT_EQ(error_reason(full), "QUEUE_FULL");
   EXPECT_EQ(error_limit(full), "3");
   EXPECT_EQ(error_got(full), "4");
@@ -341,7 +342,7 @@ TEST(EngineHang, says_that_the_queue_is_full_before_anything_is_submitted) {
   EXPECT_EQ(error_reason(engine->submit(clean_request(1)).status()), "QUEUE_FULL");
   gate.open();
   for (const auto& stream : streams) EXPECT_TRUE(drain(*stream).end.status.ok());
-  EXPECT_TRUE(engine->check_room().ok());
+  EXPECT_TRUE(engine->check_room(0).ok());
 }
 
 TEST(EngineHang, what_has_left_the_inbox_counts_no_more) {

@@ -27,7 +27,7 @@ class SchedulerTest : public ::testing::Test {
     std::vector<int32_t> stop_ids = {};
     bool ignore_eos = false;
     size_t pixels = 0;
-    Ms max_ttft{0};
+    Clock::time_point first_token_by = Clock::time_point::max();
   };
 
   // A request that outlives its sequence.
@@ -61,7 +61,7 @@ class SchedulerTest : public ::testing::Test {
     sequence->layout = make_token_layout(1, 2, what.image, text);
     sequence->request.max_tokens = what.max_tokens;
     sequence->request.deadline = what.deadline;
-    sequence->request.max_ttft = what.max_ttft;
+    sequence->request.first_token_by = what.first_token_by;
     sequence->request.stop_token_ids = what.stop_ids;
     sequence->request.ignore_eos = what.ignore_eos;
     sequence->request.pixels.resize(what.pixels);

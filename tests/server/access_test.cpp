@@ -28,20 +28,22 @@ TEST(ApiKeys, each_key_is_its_owners) {
   const TemporaryDirectory dir;
   const std::string file = dir.write("keys",
                                      "# who may call\n"
-                                     "alice s3cret-of-alice  # until spring\n"
+                                     "alice s3cret-of-alice-1  # until spring\n"
                                      "\r\n"
                                      "bob\t" +
                                          std::string(kDigestOfBob) +
                                          "\r\n"
-                                         "nobodys#key\n");
-  const auto keys = ApiKeys::load({"from-a-flag"}, file);
+                                         "nobodys#key#at#all\n");
+  const auto keys = ApiKeys::load({"key-from-the-flag"}, file);
   ASSERT_TRUE(keys.ok()) << keys.status();
-  EXPECT_EQ((*keys)->owner_of("s3cret-of-alice"), "alice");
+  EXPECT_EQ((*keys)->owner_of("s3cret-of-alice-1"), "alice");
   EXPECT_EQ((*keys)->owner_of("s3cret-of-bob"), "bob");
-  EXPECT_THAT((*keys)->owner_of("nobodys#key").value(), testing::MatchesRegex("key-[0-9a-f]{8}"));
-  EXPECT_THAT((*keys)->owner_of("from-a-flag").value(), testing::MatchesRegex("key-[0-9a-f]{8}"));
-  for (const std::string wrong : {"", "alice", "s3cret-of-alic", "s3cret-of-alice ", "nobodys",
-                                  "S3CRET-OF-ALICE", kDigestOfBob}) {
+  EXPECT_THAT((*keys)->owner_of("nobodys#key#at#all").value(),
+              testing::MatchesRegex("key-[0-9a-f]{8}"));
+  EXPECT_THAT((*keys)->owner_of("key-from-the-flag").value(),
+              testing::MatchesRegex("key-[0-9a-f]{8}"));
+  for (const std::string wrong : {"", "alice", "s3cret-of-alice-", "s3cret-of-alice-1 ", "nobodys",
+                                  "S3CRET-OF-ALICE-1", kDigestOfBob}) {
     EXPECT_EQ((*keys)->owner_of(wrong), std::nullopt) << wrong;
   }
   EXPECT_EQ((*keys)->owner_of(std::string(1 << 20, 'x')), std::nullopt);
@@ -50,11 +52,13 @@ TEST(ApiKeys, each_key_is_its_owners) {
 TEST(ApiKeys, a_bad_file_is_an_error_that_names_the_line_and_tells_no_key) {
   const TemporaryDirectory dir;
   const std::pair<const char*, const char*> cases[] = {
-      {"fine-key-1\nalice short\n", "line 2: a key has 8 to 512 characters, got 5"},
-      {"a b c-long-enough\n", "line 1: a line is a key, or a name and a key"},
-      {"al/ice long-enough-key\n", "line 1: a name has"},
+      {"a-key-that-is-fine\nalice short\n", "line 2: a key has 16 to 512 characters, got 5"},
+      {"a b this-is-long-enough\n", "line 1: a line is a key, or a name and a key"},
+      {"al/ice this-is-long-enough\n", "line 1: a name has"},
       {"alice sha256:12ab\n", "line 1: sha256: wants 64 hexadecimal digits"},
-      {"caf\xc3\xa9-is-long-enough\n", "line 1: a key is of printable ASCII"},
+      {"caf\xc3\xa9-this-is-long-enough\n", "line 1: a key is of printable ASCII"},
+      {"one-key,and-this-is-long-enough\n",
+       "line 1: a key is of printable ASCII, without spaces and"},
       {"# none\n", "wants 1 to 1000 keys, got 0"},
   };
   for (const auto& [text, expected] : cases) {
@@ -63,38 +67,44 @@ TEST(ApiKeys, a_bad_file_is_an_error_that_names_the_line_and_tells_no_key) {
     EXPECT_THAT(error, Not(HasSubstr("long-enough"))) << text;
   }
   std::string many;
-  for (int i = 0; i <= 1000; ++i) many += "key-number-" + std::to_string(i) + "\n";
+  for (int i = 0; i <= 1000; ++i) many += "key-with-the-number-" + std::to_string(i) + "\n";
   EXPECT_THAT(load_error({}, dir.write("keys", many)), HasSubstr("got 1001"));
   EXPECT_THAT(load_error({}, dir.write("keys", std::string(2 << 20, '#'))), HasSubstr("1 MiB"));
   EXPECT_THAT(load_error({}, dir.path() + "/none"), HasSubstr("none: cannot be read"));
   EXPECT_THAT(load_error({}, dir.path()), HasSubstr("cannot be read"));
-  EXPECT_THAT(load_error({""}, ""), HasSubstr("--api-key: a key has 8 to 512 characters, got 0"));
+  EXPECT_THAT(load_error({""}, ""), HasSubstr("--api-key: a key has 16 to 512 characters, got 0"));
 }
 
 TEST(ApiKeys, a_file_that_changes_is_taken_and_one_that_breaks_is_not) {
   const TemporaryDirectory dir;
-  const std::string file = dir.write("keys", "alice the-first-key\n");
-  const auto keys = ApiKeys::load({"from-a-flag"}, file);
+  const std::string file = dir.write("keys", "alice the-first-key-here\n");
+  const auto keys = ApiKeys::load({"key-from-the-flag"}, file);
   ASSERT_TRUE(keys.ok()) << keys.status();
   EXPECT_EQ((*keys)->refresh().value(), false);
 
-  dir.write("keys", "alice the-second-key\n");
+  // Each change counts once it has been seen twice.
+  dir.write("keys", "alice the-second-key-here\n");
+  EXPECT_EQ((*keys)->refresh().value(), false);
+  EXPECT_NE((*keys)->owner_of("the-first-key-here"), std::nullopt);
   EXPECT_EQ((*keys)->refresh().value(), true);
-  EXPECT_EQ((*keys)->owner_of("the-first-key"), std::nullopt);
-  EXPECT_EQ((*keys)->owner_of("the-second-key"), "alice");
-  EXPECT_NE((*keys)->owner_of("from-a-flag"), std::nullopt);
+  EXPECT_EQ((*keys)->owner_of("the-first-key-here"), std::nullopt);
+  EXPECT_EQ((*keys)->owner_of("the-second-key-here"), "alice");
+  EXPECT_NE((*keys)->owner_of("key-from-the-flag"), std::nullopt);
 
   dir.write("keys", "");
+  EXPECT_TRUE((*keys)->refresh().ok());
   EXPECT_FALSE((*keys)->refresh().ok());
   EXPECT_TRUE((*keys)->refresh().ok()) << "one error for one change";
   std::filesystem::remove(file);
+  EXPECT_TRUE((*keys)->refresh().ok());
   EXPECT_FALSE((*keys)->refresh().ok());
   EXPECT_TRUE((*keys)->refresh().ok());
-  EXPECT_EQ((*keys)->owner_of("the-second-key"), "alice");
+  EXPECT_EQ((*keys)->owner_of("the-second-key-here"), "alice");
 
-  dir.write("keys", "alice the-third-key\n");
+  dir.write("keys", "alice the-third-key-here\n");
+  EXPECT_EQ((*keys)->refresh().value(), false);
   EXPECT_EQ((*keys)->refresh().value(), true);
-  EXPECT_EQ((*keys)->owner_of("the-third-key"), "alice");
+  EXPECT_EQ((*keys)->owner_of("the-third-key-here"), "alice");
 }
 
 TEST(CallerQuota, a_caller_has_only_so_many_calls_at_once) {
@@ -173,7 +183,7 @@ class CallersTest : public testing::Test {
  protected:
   static std::unique_ptr<Callers> with_key(bool certificate_suffices = false) {
     AccessOptions options;
-    options.api_keys = {"the-only-key"};
+    options.api_keys = {"the-only-key-of-all"};
     options.certificate_suffices = certificate_suffices;
     return Callers::load(options).value();
   }
@@ -194,19 +204,20 @@ TEST_F(CallersTest, without_keys_everyone_may_call_and_has_no_quota) {
 
 TEST_F(CallersTest, only_the_key_opens_and_all_else_gets_the_same_words) {
   const auto callers = with_key();
-  EXPECT_TRUE(callers->identify(bearing({"Bearer the-only-key"}), kStart).ok());
-  EXPECT_TRUE(callers->identify(bearing({"bEARER the-only-key"}), kStart).ok());
+  EXPECT_TRUE(callers->identify(bearing({"Bearer the-only-key-of-all"}), kStart).ok());
+  EXPECT_TRUE(callers->identify(bearing({"bEARER the-only-key-of-all"}), kStart).ok());
   const std::string words(callers->identify(bearing({}), kStart).status().message());
-  const std::vector<std::string> refused[] = {{""},
-                                              {"the-only-key"},
-                                              {"Basic the-only-key"},
-                                              {"Bearer"},
-                                              {"Bearer "},
-                                              {"Bearer  the-only-key"},
-                                              {"Bearer the-only-key "},
-                                              {"Bearer the-only-keY"},
-                                              {"Bearer the-only-key", "Bearer the-only-key"},
-                                              {"Bearer the-only-key,Bearer x"}};
+  const std::vector<std::string> refused[] = {
+      {""},
+      {"the-only-key-of-all"},
+      {"Basic the-only-key-of-all"},
+      {"Bearer"},
+      {"Bearer "},
+      {"Bearer  the-only-key-of-all"},
+      {"Bearer the-only-key-of-all "},
+      {"Bearer the-only-key-of-alL"},
+      {"Bearer the-only-key-of-all", "Bearer the-only-key-of-all"},
+      {"Bearer the-only-key-of-all,Bearer x"}};
   for (const auto& authorization : refused) {
     const auto caller = callers->identify(bearing(authorization), kStart);
     EXPECT_EQ(caller.status().code(), absl::StatusCode::kUnauthenticated);

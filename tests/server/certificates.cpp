@@ -49,8 +49,10 @@ X509* make_certificate(const std::string& name, EVP_PKEY* key) {
   X509_gmtime_adj(X509_getm_notBefore(certificate), -kHour);
   X509_gmtime_adj(X509_getm_notAfter(certificate), kHour);
   X509_set_pubkey(certificate, key);
-  X509_NAME_add_entry_by_txt(X509_get_subject_name(certificate), "CN", MBSTRING_UTF8,
-                             reinterpret_cast<const unsigned char*>(name.c_str()), -1, -1, 0);
+  if (!name.empty()) {
+    X509_NAME_add_entry_by_txt(X509_get_subject_name(certificate), "CN", MBSTRING_UTF8,
+                               reinterpret_cast<const unsigned char*>(name.c_str()), -1, -1, 0);
+  }
   return certificate;
 }
 
@@ -72,8 +74,10 @@ PemPair Authority::sign(const std::string& name) const {
   const Certificate signed_one(make_certificate(name, key.get()), X509_free);
   X509* const one = signed_one.get();
   X509_set_issuer_name(one, X509_get_subject_name(certificate_.get()));
-  const std::string names = "DNS:" + name + ",DNS:localhost,IP:127.0.0.1";
-  add_extension(one, certificate_.get(), NID_subject_alt_name, names.c_str());
+  if (!name.empty()) {
+    const std::string names = "DNS:" + name + ",DNS:localhost,IP:127.0.0.1";
+    add_extension(one, certificate_.get(), NID_subject_alt_name, names.c_str());
+  }
   require(X509_sign(one, key_.get(), EVP_sha256()) > 0, "signing");
   return {to_pem(one), to_pem([&](BIO* text) {
             return PEM_write_bio_PrivateKey(text, key.get(), nullptr, nullptr, 0, nullptr, nullptr);

@@ -21,7 +21,7 @@ class Authority {
 
   const std::string& certificate() const { return pem_; }
 
-  // For a server at 127.0.0.1 and localhost, or a client of that name.
+  // For a server at 127.0.0.1 and localhost, or a client of that name; empty: without any name.
   PemPair sign(const std::string& name) const;
 
  private:

@@ -152,7 +152,29 @@ TEST(ChatService, gives_the_engine_what_the_request_says) {
   EXPECT_EQ(seen.min_tokens, 2);
   EXPECT_TRUE(seen.ignore_eos);
   EXPECT_THAT(seen.stop_token_ids, ElementsAre(7, 9));
-  EXPECT_EQ(seen.max_ttft, std::chrono::seconds(60));
+  EXPECT_LE(seen.first_token_by, Clock::now() + std::chrono::seconds(60));
+}
+
+TEST(ChatService, a_full_queue_refuses_a_picture_before_it_is_read_where_a_text_has_room) {
+  TestServer server;
+  server.engine().refuse_pictures(
+      make_error(absl::StatusCode::kResourceExhausted, "QUEUE_FULL", "", "no room for pixels"));
+  v1::ChatRequest request = ask("x");
+  request.mutable_messages(0)->add_parts()->set_image("no picture at all");
+  EXPECT_EQ(parse_error(chat(server.stub(), request).status).reason, "QUEUE_FULL");
+  EXPECT_TRUE(chat(server.stub(), ask("x")).status.ok());
+}
+
+TEST(ChatService, a_first_token_that_is_late_names_the_servers_limit) {
+  TestServerOptions options;
+  options.chat.max_ttft = std::chrono::milliseconds(20);
+  TestServer server(options);
+  server.engine().pause();
+  const CallError error = parse_error(chat(server.stub(), ask("x")).status);
+  EXPECT_EQ(error.code, grpc::StatusCode::DEADLINE_EXCEEDED);
+  EXPECT_EQ(error.reason, "FIRST_TOKEN_TIMEOUT");
+  EXPECT_EQ(error.limit, "20 ms");
+  server.engine().resume();
 }
 
 TEST(ChatService, a_refusal_carries_the_id_that_the_request_brought) {

@@ -112,8 +112,14 @@ absl::StatusOr<std::shared_ptr<TokenStream>> FakeEngine::submit(Request request)
   return stream;
 }
 
-absl::Status FakeEngine::check_room() const {
+void FakeEngine::refuse_pictures(absl::Status status) {
   const std::lock_guard lock(mutex_);
+  picture_refusal_ = std::move(status);
+}
+
+absl::Status FakeEngine::check_room(size_t bytes) const {
+  const std::lock_guard lock(mutex_);
+  if (bytes > 0 && !picture_refusal_.ok()) return picture_refusal_;
   return refusal_.code() == absl::StatusCode::kResourceExhausted ? refusal_ : absl::OkStatus();
 }
 
@@ -273,6 +279,10 @@ bool FakeEngine::ends_early(Sequence* sequence, Clock::time_point now, absl::Sta
   if (now >= sequence->request.deadline) {
     *status = make_error(absl::StatusCode::kDeadlineExceeded, "DEADLINE_EXCEEDED", "",
                          "the deadline passed while decoding");
+  }
+  if (sequence->sampled == 0 && now >= sequence->request.first_token_by) {
+    *status = make_error(absl::StatusCode::kDeadlineExceeded, "FIRST_TOKEN_TIMEOUT", "",
+                         "the first token did not come in time");
   }
   if (sequence->full_since != Clock::time_point::max() &&
       now - sequence->full_since > config_.slow_reader_time) {

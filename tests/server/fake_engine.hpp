@@ -35,7 +35,7 @@ class FakeEngine final : public Engine {
   ~FakeEngine() override;
 
   absl::StatusOr<std::shared_ptr<TokenStream>> submit(Request request) override;
-  absl::Status check_room() const override;
+  absl::Status check_room(size_t bytes) const override;
   const EngineInfo& info() const override { return info_; }
   EngineStats stats() const override;
   Clock::duration silence() const override;
@@ -52,6 +52,8 @@ class FakeEngine final : public Engine {
   // Ends what runs with `status`.
   void fail_running(absl::Status status);
   void refuse_submissions(absl::Status status);
+  // Room for texts alone.
+  void refuse_pictures(absl::Status status);
   void set_healthy(bool healthy);
   // What `silence` says from here on.
   void set_silence(Clock::duration silence);
@@ -96,6 +98,7 @@ class FakeEngine final : public Engine {
   std::optional<std::vector<int32_t>> script_;
   absl::Status fail_status_;
   absl::Status refusal_;
+  absl::Status picture_refusal_;
   Request last_request_;
   bool paused_ = false;
   int allowed_steps_ = 0;

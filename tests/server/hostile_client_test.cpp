@@ -39,7 +39,6 @@ TEST(HostileClient, bytes_that_are_no_message_do_not_disturb_others) {
   EXPECT_TRUE(chat(server.stub(), ask("x")).status.ok());
 }
 
-// gRPC would inflate it whole before it looks at the size.
 TEST(HostileClient, a_message_that_is_nested_too_deep_is_refused) {
   TestServer server;
   const auto nested = [](int depth) {
@@ -58,6 +57,7 @@ TEST(HostileClient, a_message_that_is_nested_too_deep_is_refused) {
   EXPECT_EQ(code(1000000), grpc::StatusCode::INVALID_ARGUMENT);
 }
 
+// gRPC would inflate it whole before it looks at the size.
 TEST(HostileClient, a_compressed_message_is_refused) {
   TestServer server;
   for (const auto algorithm : {GRPC_COMPRESS_DEFLATE, GRPC_COMPRESS_GZIP}) {

@@ -80,8 +80,8 @@ class Wire {
 
 TEST(Network, a_client_that_vanishes_without_a_word_frees_its_sequence) {
   TestServerOptions options;
-  options.network.keepalive_time = milliseconds(50);
-  options.network.keepalive_timeout = milliseconds(50);
+  options.network.keepalive_time = milliseconds(100);
+  options.network.keepalive_timeout = milliseconds(1000);
   TestServer server(options);
   server.engine().pause();
   Wire wire(server.port());
@@ -89,7 +89,7 @@ TEST(Network, a_client_that_vanishes_without_a_word_frees_its_sequence) {
       "127.0.0.1:" + std::to_string(wire.port()), grpc::InsecureChannelCredentials()));
   grpc::ClientContext context;
   const auto reader = stub->StreamChat(&context, ask("x", 1000));
-  server.engine().wait_until_running(1);
+  server.engine().wait_until_submitted(1);
   wire.fall_silent();
   server.engine().wait_until_idle();
   context.TryCancel();

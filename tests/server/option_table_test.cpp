@@ -125,6 +125,13 @@ TEST_F(OptionTableTest, prefers_command_line_to_environment_to_file_to_default) 
   EXPECT_EQ(format, "text");
 }
 
+TEST_F(OptionTableTest, an_empty_variable_is_an_empty_value_and_not_none) {
+  Environment empty("COGSERVE_NAME", "");
+  ASSERT_TRUE(table.parse({}).ok());
+  EXPECT_TRUE(table.given("name"));
+  EXPECT_THAT(names, ElementsAre(""));
+}
+
 TEST_F(OptionTableTest, clears_a_switch_that_a_weaker_source_has_set) {
   Environment on("COGSERVE_VERBOSE", "1");
   ASSERT_TRUE(table.parse({"--no-verbose"}).ok());
@@ -160,6 +167,8 @@ TEST_F(OptionTableTest, refuses_a_bad_file_and_names_the_place) {
               HasSubstr("plain value"));
   EXPECT_THAT(error({"--config", write_config("list.yaml", "model: [a, b]\n")}),
               HasSubstr("wants one value, got 2"));
+  EXPECT_THAT(error({"--config", write_config("empty.yaml", "name: []\n")}),
+              HasSubstr("wants at least one value"));
   EXPECT_THAT(error({"--config", write_config("root.yaml", "- a\n")}), HasSubstr("wants a map"));
   EXPECT_THAT(error({"--config", write_config("syntax.yaml", "a: [\n")}), HasSubstr("syntax.yaml"));
   EXPECT_THAT(error({"--config", write_config("syntax.json", "{\"model\": ")}),

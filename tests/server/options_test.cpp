@@ -124,7 +124,8 @@ TEST(ServeFlags, a_model_without_a_name_is_called_after_its_directory) {
 }
 
 TEST(ServeFlags, an_address_that_others_reach_needs_tls_or_insecure) {
-  for (const char* host : {"0.0.0.0", "::", "10.0.0.7", "example.org"}) {
+  EXPECT_EQ(parse({"--host", "example.org", "--insecure"}).error, "");
+  for (const char* host : {"0.0.0.0", "::", "[::]", "10.0.0.7"}) {
     EXPECT_THAT(parse({"--host", host}).error, HasSubstr("--host")) << host;
     EXPECT_EQ(parse({"--host", host, "--insecure"}).error, "") << host;
     const std::vector<std::string> tls = {"--host",        host, "--ssl-certfile", "c",
@@ -132,12 +133,13 @@ TEST(ServeFlags, an_address_that_others_reach_needs_tls_or_insecure) {
     EXPECT_THAT(parse(tls).error, HasSubstr("--api-key-file or --ssl-ca-certs")) << host;
     for (const char* flag : {"--api-key", "--api-key-file", "--ssl-ca-certs"}) {
       std::vector<std::string> arguments = tls;
-      arguments.insert(arguments.end(), {flag, "what-it-says"});
+      arguments.insert(arguments.end(), {flag, "what-the-flag-says"});
       const Parsed known = parse(arguments);
       EXPECT_EQ(known.error, "") << host << flag;
       EXPECT_FALSE(known.options.network.reflection) << host;
     }
-    EXPECT_THAT(parse({"--host", host, "--api-key", "a-long-key"}).error, HasSubstr("--host"));
+    EXPECT_THAT(parse({"--host", host, "--api-key", "a-key-of-some-length"}).error,
+                HasSubstr("--host"));
   }
   EXPECT_TRUE(
       parse({"--host", "0.0.0.0", "--insecure", "--enable-reflection"}).options.network.reflection);
@@ -151,7 +153,15 @@ TEST(ServeFlags, flags_that_contradict_each_other_are_refused) {
   EXPECT_THAT(parse({"--ssl-certfile", "c"}).error, HasSubstr("--ssl-keyfile"));
   EXPECT_THAT(parse({"--ssl-keyfile", "k"}).error, HasSubstr("--ssl-keyfile"));
   EXPECT_THAT(parse({"--ssl-ca-certs", "a"}).error, HasSubstr("--ssl-ca-certs"));
-  EXPECT_THAT(parse({"--ssl-cert-reqs", "optional"}).error, HasSubstr("--ssl-cert-reqs"));
+  EXPECT_THAT(parse({"--ssl-cert-reqs", "required"}).error, HasSubstr("--ssl-cert-reqs"));
+  const std::vector<std::string> tls = {"--ssl-certfile", "c", "--ssl-keyfile", "k"};
+  const auto with = [&tls](std::vector<std::string> more) {
+    more.insert(more.end(), tls.begin(), tls.end());
+    return parse(more).error;
+  };
+  EXPECT_THAT(with({"--ssl-ca-certs", "a", "--ssl-cert-reqs", "optional"}), HasSubstr("--api-key"));
+  EXPECT_THAT(with({"--host", "example.org"}), HasSubstr("wants an address with TLS, not a name"));
+  EXPECT_EQ(with({"--host", "localhost"}), "");
   EXPECT_THAT(parse({"--api-key-file", ""}).error, HasSubstr("--api-key-file: wants a file"));
   EXPECT_THAT(parse({"--max-request-time", "0"}).error, HasSubstr("--max-request-time"));
   EXPECT_THAT(parse({"--max-calls-per-caller", "-1"}).error, HasSubstr("--max-calls-per-caller"));
