@@ -1,7 +1,9 @@
 // Paged and dense attention of the CUDA backend, and the way into the cache, against plain loops;
 // and bit for bit against themselves however rows are cut and whoever is beside them.
+#include <array>
 #include <cmath>
 #include <numeric>
+#include <span>
 
 #include "tests/engine/cuda_test_tools.hpp"
 
@@ -356,6 +358,38 @@ TEST_P(CudaRope, rotates_halves_and_files_keys_and_values_under_their_slots) {
         for (int64_t c = 0; c < head_dim; ++c) written += out_values.at(r, c) != kUnwritten;
       }
       EXPECT_EQ(written, int64_t{rows} * kKvHeads * head_dim);
+    }
+  }
+}
+
+TEST_P(CudaRope, gives_a_row_the_same_bits_however_many_blocks_share_it) {
+  constexpr int kHeads = 16, kKvHeads = 2, kHeadDim = 64, kBlockSize = 25, kBlocks = 41;
+  constexpr int64_t kRows = kBlocks * kBlockSize;  // more than are shared out
+  const Matrix before = Matrix::random(kRows, (kHeads + 2 * kKvHeads) * kHeadDim, 1);
+  const Matrix empty = filled(kRows * kKvHeads, kHeadDim, 0.0f);
+  const DeviceMatrix cos = put_f32(Matrix::random(kRows, kHeadDim / 2, 2));
+  const DeviceMatrix sin = put_f32(Matrix::random(kRows, kHeadDim / 2, 3));
+  std::vector<int32_t> positions(kRows);
+  std::vector<int64_t> slots(kRows);
+  std::iota(positions.begin(), positions.end(), 0);
+  std::iota(slots.begin(), slots.end(), 0);
+  const auto run = [&](int64_t chunk) {
+    const DeviceMatrix qkv = put(before), keys = put(empty), values = put(empty);
+    const KvLayer kv{keys.tensor().data, values.tensor().data, dtype(), kBlocks,
+                     kKvHeads,           kBlockSize,           kHeadDim};
+    for (int64_t begin = 0; begin < kRows; begin += chunk) {
+      const int64_t count = std::min(chunk, kRows - begin);
+      backend().rope_and_store_kv(
+          qkv.tensor().slice_rows(begin, count), kHeads, std::span(positions).subspan(begin, count),
+          std::span(slots).subspan(begin, count), {cos.tensor(), sin.tensor()}, kv);
+    }
+    return std::array{qkv.read(), keys.read(), values.read()};
+  };
+  const auto expected = run(kRows);
+  for (const int64_t chunk : {400, 90}) {
+    const auto shared = run(chunk);
+    for (size_t i = 0; i < shared.size(); ++i) {
+      EXPECT_TRUE(testing::same_bits(expected[i], shared[i])) << "chunks of " << chunk;
     }
   }
 }

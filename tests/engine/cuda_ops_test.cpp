@@ -16,6 +16,7 @@ using testing::CudaTest;
 using testing::DeviceMatrix;
 using testing::Matrix;
 using testing::StoredTensor;
+using testing::value_of;
 
 // Rows, columns and gap: gaps of 8 keep rows aligned to 16 bytes, others do not.
 struct Shape {
@@ -113,6 +114,39 @@ TEST_P(CudaActivations, gelu_follows_the_error_function_at_every_magnitude) {
     const double exact = value * 0.5 * std::erfc(-value / std::sqrt(2.0));
     ASSERT_NEAR(out.at(0, c), exact, unit() * std::fabs(exact) + 1e-7) << "x = " << value;
   }
+}
+
+// Of every number that the dtype has: its GELU is one of the two numbers beside the exact value,
+// and almost always the nearer one. Only where they are about as near, an error far below the
+// dtype's precision decides.
+TEST_P(CudaActivations, gelu_rounds_every_number_to_one_beside_the_exact_value) {
+  // Patterns in ascending order of their numbers: -0 and 0 are both 0x8000.
+  const auto number_at = [&](int at) {
+    return value_of(static_cast<uint16_t>(at < 0x8000 ? 0x10000 - at : at - 0x8000), dtype());
+  };
+  const auto place_of = [&](float value) {
+    const int bits = testing::bits_of(value, dtype());
+    return bits >= 0x8000 ? 0x10000 - bits : 0x8000 + bits;
+  };
+  std::vector<uint16_t> bits(0x10000);
+  std::iota(bits.begin(), bits.end(), uint16_t{0});
+  const DeviceMatrix x = put(Matrix(1, static_cast<int64_t>(bits.size())));
+  backend().upload(bits.data(), x.tensor());
+  backend().gelu(x.tensor());
+  const Matrix out = x.read();
+  int numbers = 0, further = 0;
+  for (size_t i = 0; i < bits.size(); ++i) {
+    const double value = value_of(bits[i], dtype());
+    if (!std::isfinite(value)) continue;
+    const double exact = value * 0.5 * std::erfc(-value / std::sqrt(2.0));
+    const float result = out.at(0, static_cast<int64_t>(i));
+    const double below = number_at(place_of(result) - 1), above = number_at(place_of(result) + 1);
+    ASSERT_TRUE(below < exact && exact < above) << "x = " << value << ", gelu = " << result;
+    const double other = exact < result ? below : above;
+    further += std::fabs(result - exact) > std::fabs(other - exact);
+    ++numbers;
+  }
+  EXPECT_LE(further, numbers / 500);
 }
 
 TEST_P(CudaActivations, silu_mul_follows_the_logistic_function_at_every_magnitude) {
@@ -326,6 +360,19 @@ TEST_P(CudaMemory, uploads_and_downloads_skip_the_gaps_between_rows) {
   EXPECT_EQ(matrix.read().at(4, 2), host[4 * 5 + 2]);
   std::vector<float> back(host.size());
   backend().download(matrix.tensor(), back.data());
+  EXPECT_EQ(back, host);
+}
+
+TEST_P(CudaMemory, uploads_more_than_the_ring_of_host_arrays_holds) {
+  constexpr int64_t kRows = 1100;
+  constexpr int64_t kCols = 4099;  // 17.2 MiB
+  std::vector<float> host(kRows * kCols);
+  std::iota(host.begin(), host.end(), 1.0f);
+  const Buffer buffer = *backend().allocate(host.size() * sizeof(float));
+  const Tensor matrix = Tensor::matrix(buffer.data(), DType::kF32, kRows, kCols);
+  backend().upload(host.data(), matrix);
+  std::vector<float> back(host.size());
+  backend().download(matrix, back.data());
   EXPECT_EQ(back, host);
 }
 

@@ -28,6 +28,23 @@ class CudaPassCosts : public testing::CudaPassTest {
             after.graphs - before.graphs, after.allocations - before.allocations,
             after.waits - before.waits};
   }
+
+  // Something has been arranged to go wrong with the first recording.
+  void expect_steps_without_graphs() {
+    std::vector<std::string> notices;
+    backend().set_notice_log([&](std::string_view what) { notices.emplace_back(what); });
+    std::vector<int> lengths = {20, 5, 9};
+    for (int step = 0; step < 4; ++step) {
+      const Batch batch = PassModel::decode(lengths, 16);
+      std::vector<float> logits;
+      const Counts cost = cost_of([&] { logits = model().logits(batch, 3); });
+      EXPECT_EQ(cost.graphs, 0) << step;
+      EXPECT_EQ(logits, plain().logits(batch, 3)) << step;
+      for (int& length : lengths) ++length;
+    }
+    ASSERT_EQ(notices.size(), 1u);
+    EXPECT_NE(notices[0].find("kernel by kernel"), std::string::npos) << notices[0];
+  }
 };
 COGSERVE_CUDA_SUITE(CudaPassCosts);
 
@@ -62,20 +79,13 @@ TEST_P(CudaPassCosts, of_prompts_are_never_a_graphs) {
 }
 
 TEST_P(CudaPassCosts, of_a_capture_that_fails_are_one_notice_and_no_wrong_answer) {
-  std::vector<std::string> notices;
-  backend().set_notice_log([&](std::string_view what) { notices.emplace_back(what); });
-  std::vector<int> lengths = {20, 5, 9};
   emulator::break_next_capture();
-  for (int step = 0; step < 4; ++step) {
-    const Batch batch = PassModel::decode(lengths, 16);
-    std::vector<float> logits;
-    const Counts cost = cost_of([&] { logits = model().logits(batch, 3); });
-    EXPECT_EQ(cost.graphs, 0) << step;
-    EXPECT_EQ(logits, plain().logits(batch, 3)) << step;
-    for (int& length : lengths) ++length;
-  }
-  ASSERT_EQ(notices.size(), 1u);
-  EXPECT_NE(notices[0].find("kernel by kernel"), std::string::npos) << notices[0];
+  expect_steps_without_graphs();
+}
+
+TEST_P(CudaPassCosts, of_a_graph_that_finds_no_memory_are_one_notice_and_no_wrong_answer) {
+  emulator::refuse_next_upload();
+  expect_steps_without_graphs();
 }
 
 // A recording would go on reading what was sent when it was made.

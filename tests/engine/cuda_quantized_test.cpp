@@ -34,10 +34,22 @@ const Shape kShapes[] = {
     {WeightFormat::kInt4, 9, 90, 128, false, true},  // one group, no whole tile
     {WeightFormat::kInt4, 3, 2, 128, false, true},
     {WeightFormat::kCodebook4, 33, 256, 64, false, false},
+    {WeightFormat::kInt4, 20, 1216, 192, true, true},    // groups of three tiles
+    {WeightFormat::kInt4, 33, 2368, 256, false, false},  // of four; 37 tiles
     {WeightFormat::kCodebook4, 16, 70, 128, false, false},
+    {WeightFormat::kCodebook4, 20, 1088, 64, false, false},
     {WeightFormat::kInt8, 40, 384, 384, false, false},
     {WeightFormat::kInt8, 7, 1027, 1027, false, false},  // odd rows
     {WeightFormat::kInt8, 1, 3, 3, false, false},
+    {WeightFormat::kInt8, 18, 1216, 1216, false, true},
+};
+
+// Groups that no tile is whole in: for unpacking only.
+const Shape kSmallGroups[] = {
+    {WeightFormat::kInt4, 20, 128, 32, true, true},
+    {WeightFormat::kInt4, 37, 192, 16, false, true},
+    {WeightFormat::kInt4, 18, 128, 12, true, false},
+    {WeightFormat::kCodebook4, 23, 132, 32, false, false},
 };
 
 // Elements are rounded to `dtype`.
@@ -99,7 +111,9 @@ class CudaQuantized : public CudaTest {
 COGSERVE_CUDA_SUITE(CudaQuantized);
 
 TEST_P(CudaQuantized, unpacked_weights_are_those_of_the_definition) {
-  for (const Shape& shape : kShapes) {
+  std::vector<Shape> shapes(std::begin(kShapes), std::end(kShapes));
+  shapes.insert(shapes.end(), std::begin(kSmallGroups), std::end(kSmallGroups));
+  for (const Shape& shape : shapes) {
     const RandomWeight weight = random_weight(shape, dtype());
     const cuda::QuantizedMatrix packed = pack(weight);
     EXPECT_EQ(packed.layout.half_scales, shape.half_scales);
@@ -175,6 +189,27 @@ TEST_P(CudaQuantized, a_row_has_the_bits_that_it_has_alone) {
         ASSERT_TRUE(testing::same_bits(out.tensor().row<float>(r),
                                        expected.tensor().row<float>(64 - rows + r), shape.out))
             << "row " << r << " of " << rows;
+      }
+    }
+  }
+}
+
+// By 16 bytes or one by one, and whatever lies between them.
+TEST_P(CudaQuantized, a_row_has_the_same_bits_at_any_address) {
+  for (const WeightFormat format :
+       {WeightFormat::kInt4, WeightFormat::kCodebook4, WeightFormat::kInt8}) {
+    const Shape shape{format, 20, 1216, format == WeightFormat::kInt8 ? 1216 : 64, false, true};
+    const cuda::QuantizedMatrix packed = pack(random_weight(shape, dtype()));
+    for (const int64_t rows : {1, 9, 40}) {
+      const Matrix values = Matrix::random(rows, shape.in, 5);
+      const DeviceMatrix x = put(values);
+      const DeviceMatrix y = put_f32(Matrix(rows, shape.out));
+      multiply(x.tensor(), packed, nullptr, y.tensor());
+      const Matrix expected = y.read();
+      for (const int64_t gap : {1, 4, 8}) {
+        const DeviceMatrix apart = put(values, gap);
+        multiply(apart.tensor(), packed, nullptr, y.tensor());
+        EXPECT_TRUE(testing::same_bits(y.read(), expected)) << rows << " rows, gaps of " << gap;
       }
     }
   }

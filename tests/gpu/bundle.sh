@@ -2,7 +2,9 @@
 # Builds what proves and measures the CUDA backend and packs it for a machine with a GPU, together
 # with the shared libraries it needs beyond glibc, the driver and CUDA's own.
 # Usage: tests/gpu/bundle.sh [FILE.tar.gz]   (default: build-cuda/gpu-bundle.tar.gz)
-# COGSERVE_CUDA_ARCHITECTURES is what it compiles for (default: 80;90).
+# COGSERVE_CUDA_ARCHITECTURES is what it compiles for (default: 80;90, for GPUs of 8.x and 9.0).
+# Give 100 for B200 and B300, 120 for RTX 50: else they run what the driver makes of H100's PTX, and
+# not what the server ships.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 
@@ -25,6 +27,10 @@ for program in "${programs[@]}"; do
     grep -Ev '/(libc|libm|libdl|librt|libpthread|libresolv|libcuda|libcublas|libcublasLt|libcudart)\.so' |
     while read -r library; do cp -Lu "$library" "$stage/lib/"; done
 done
+# The compiler's own need a later glibc than all the rest: run.sh takes them only where those of the
+# machine are too old.
+mkdir "$stage/gcc"
+mv "$stage"/lib/libstdc++.so.6 "$stage"/lib/libgcc_s.so.1 "$stage/gcc/"
 cp -r tests/data/golden "$stage/golden"
 cp -r tests/gpu/models "$stage/models"
 for model in "$stage"/models/*; do tests/gpu/write_tokenizer.py "$model"; done

@@ -7,6 +7,7 @@
 // no bank twice. Scores are kept in units of log2(e), for 2^x.
 #pragma once
 
+#include <bit>
 #include <cstdint>
 
 #include "engine/backend/cuda/numeric.cuh"
@@ -66,21 +67,44 @@ __device__ __forceinline__ void load_queries(const T* low, const T* high, QueryR
   }
 }
 
-// Starts the copies of a tile's rows, 16 bytes a thread at a time. `offset(key)` is where key's row
-// begins, in elements from keys and from values; rows of keys from `end` on become zero.
-template <typename T, int kDim, int kKeys, int kThreads, typename Offset>
-__device__ __forceinline__ void load_tile(const T* from, const Offset& offset, int first_key,
-                                          int end, T* tile) {
+// A thread's part in copying a tile: one 16-byte chunk of every kStep-th row. Where they come from
+// is found once for keys and values, whose rows lie alike.
+template <int kDim, int kKeys, int kThreads>
+struct TileShare {
   using Layout = Tile<kDim, kKeys>;
-  constexpr int kCopies = kKeys * Layout::kChunks;
-  for (int i = threadIdx.x; i < kCopies; i += kThreads) {
-    const int key = i / Layout::kChunks;
-    const int chunk = i % Layout::kChunks;
-    const bool valid = first_key + key < end;
-    const T* const row = valid ? from + offset(first_key + key) : from;
-    ptx::copy_async_16(tile + key * Layout::kStride + chunk * 8, row + chunk * 8, valid);
+  // Threads of a row. A power of two, so that a thread keeps to one column; some may have no chunk.
+  static constexpr int kRowThreads = std::bit_ceil(unsigned{Layout::kChunks});
+  static constexpr int kStep = kThreads / kRowThreads;
+  static constexpr int kCount = kKeys / kStep;
+  static_assert(kKeys % kStep == 0);
+
+  int64_t from[kCount];  // bytes
+  int keys_left;         // from the thread's first row on
+
+  // `offset(key)` is where key's row begins, in bytes, and `offset.base` a summand of it. Rows of
+  // keys from `end` on become zero; until then they are the last row, which can be read.
+  template <typename Offset>
+  __device__ __forceinline__ void find(Offset offset, int first_key, int end) {
+    const int first = first_key + static_cast<int>(threadIdx.x) / kRowThreads;
+    keys_left = end - first;
+    offset.base += threadIdx.x % kRowThreads * 16;
+#pragma unroll
+    for (int j = 0; j < kCount; ++j) from[j] = offset(min(first + j * kStep, end - 1));
   }
-}
+
+  // Starts the copies.
+  template <typename T>
+  __device__ __forceinline__ void copy(const T* array, T* tile) const {
+    const int chunk = static_cast<int>(threadIdx.x) % kRowThreads;
+    if (chunk >= Layout::kChunks) return;
+    T* const to = tile + threadIdx.x / kRowThreads * Layout::kStride + chunk * 8;
+#pragma unroll
+    for (int j = 0; j < kCount; ++j) {
+      ptx::copy_async_16(to + j * kStep * Layout::kStride, at_byte(array, from[j]),
+                         j * kStep < keys_left);
+    }
+  }
+};
 
 // scores = q k^T for kKeys keys of a tile: 2 * 16 * kKeys * kDim FLOP.
 template <typename T, int kDim, int kKeys>
@@ -145,6 +169,8 @@ __device__ __forceinline__ void softmax_step(float (&scores)[kGroups][4], int fi
       rows.sum[i / 2] += scores[n][i];
     }
   }
+  // Times 1 changes nothing: where no row of the warp has met a larger score, all are 1.
+  if (__ballot_sync(kAllLanes, rescale[0] != 1.0f || rescale[1] != 1.0f) == 0) return;
 #pragma unroll
   for (int n = 0; n < kDim / 8; ++n) {
 #pragma unroll
@@ -202,8 +228,10 @@ __device__ __forceinline__ void attend(const T* keys, const T* values, const Off
   constexpr int kElements = Tile<kDim, kKeys>::kElements;
   const auto load = [&](int tile) {
     T* const stage = shared + tile % 2 * 2 * kElements;
-    load_tile<T, kDim, kKeys, kThreads>(keys, offset, tile * kKeys, end, stage);
-    load_tile<T, kDim, kKeys, kThreads>(values, offset, tile * kKeys, end, stage + kElements);
+    TileShare<kDim, kKeys, kThreads> share;
+    share.find(offset, tile * kKeys, end);
+    share.copy(keys, stage);
+    share.copy(values, stage + kElements);
   };
   const int tiles = (end + kKeys - 1) / kKeys;
   load(0);

@@ -137,10 +137,14 @@ absl::StatusOr<Buffer> CudaBackend::allocate(size_t bytes) {
 void CudaBackend::upload(const void* host, const Tensor& dst) {
   bind_thread();
   if (dst.rows == 0 || dst.cols == 0) return;
-  cuda::check_cuda(
-      cudaMemcpy2DAsync(dst.data, stride_bytes(dst), host, row_bytes(dst), row_bytes(dst), dst.rows,
-                        cudaMemcpyHostToDevice, stream_.get()),
-      "cudaMemcpy2DAsync");
+  if (dst.rows == 1 || dst.row_stride == dst.cols) {
+    write(dst.data, host, dst.rows * row_bytes(dst));
+  } else {
+    cuda::check_cuda(
+        cudaMemcpy2DAsync(dst.data, stride_bytes(dst), host, row_bytes(dst), row_bytes(dst),
+                          dst.rows, cudaMemcpyHostToDevice, stream_.get()),
+        "cudaMemcpy2DAsync");
+  }
   wait();
 }
 

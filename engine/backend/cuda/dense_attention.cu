@@ -26,11 +26,18 @@ struct DenseArguments {
   float scale_log2e;
 };
 
+// Where rows begin, in bytes.
 struct DenseOffset {
   int64_t stride;
+  int64_t base;
 
-  __device__ __forceinline__ int64_t operator()(int key) const { return key * stride; }
+  __device__ __forceinline__ int64_t operator()(int key) const { return base + key * stride; }
 };
+
+template <typename T>
+__device__ __forceinline__ DenseOffset dense_offset(const DenseArguments<T>& a) {
+  return {a.qkv_stride * static_cast<int64_t>(sizeof(T)), 0};
+}
 
 // 128 query rows of one head a block, 16 a warp; keys and values pass through shared memory once a
 // block. A head of 112 is 7 steps of k = 16 and 14 groups of 8 columns: nothing is padded.
@@ -52,9 +59,8 @@ __global__ __launch_bounds__(kThreads) void dense_kernel(DenseArguments<T> a) {
     rows.limit[i] = a.rows;
   }
   load_queries<T, kDim>(q[0], q[1], rows);
-  attend<T, kDim, kThreads>(a.qkv + width + column, a.qkv + 2 * width + column,
-                            DenseOffset{a.qkv_stride}, a.rows, a.scale_log2e, shared_memory<T>(),
-                            rows);
+  attend<T, kDim, kThreads>(a.qkv + width + column, a.qkv + 2 * width + column, dense_offset(a),
+                            a.rows, a.scale_log2e, shared_memory<T>(), rows);
   store_rows<T, kDim>(rows, y[0], y[1]);
 }
 
@@ -67,8 +73,8 @@ __global__ __launch_bounds__(kThreads) void single_row_kernel(DenseArguments<T> 
   const int column = head * a.head_dim;
   const int width = a.heads * a.head_dim;
   attend_single_row(a.qkv + row * a.qkv_stride + column, a.qkv + width + column,
-                    a.qkv + 2 * width + column, DenseOffset{a.qkv_stride}, a.rows, a.head_dim,
-                    a.scale_log2e, a.y + row * a.y_stride + column);
+                    a.qkv + 2 * width + column, dense_offset(a), a.rows, a.head_dim, a.scale_log2e,
+                    a.y + row * a.y_stride + column);
 }
 
 // --- launchers ----------------------------------------------------------------------------------

@@ -9,6 +9,8 @@
 #include <cstring>
 #include <type_traits>
 
+#include "engine/backend/cuda/ptx.cuh"
+
 namespace cogserve::cuda {
 
 inline constexpr int kPack = 8;  // elements that a thread takes at a time
@@ -27,6 +29,11 @@ __device__ __forceinline__ T narrow(float value) {
   } else {
     return value;
   }
+}
+
+template <typename T>
+__device__ __forceinline__ const T* at_byte(const T* array, int64_t offset) {
+  return reinterpret_cast<const T*>(reinterpret_cast<const char*>(array) + offset);
 }
 
 // Two elements in a register, `low` in the lower half.
@@ -78,7 +85,9 @@ __device__ __forceinline__ void load_pack(const T* from, int64_t count, float (&
       values[0] = low.x, values[1] = low.y, values[2] = low.z, values[3] = low.w;
       values[4] = high.x, values[5] = high.y, values[6] = high.z, values[7] = high.w;
     } else {
-      unpack<T>(*reinterpret_cast<const uint4*>(from), values);
+      const uint4 words =
+          *reinterpret_cast<const uint4*>(from);  // by reference: four loads at times
+      unpack<T>(words, values);
     }
   } else {
 #pragma unroll
@@ -90,12 +99,8 @@ template <bool kAligned, typename T>
 __device__ __forceinline__ void store_pack(const float (&values)[kPack], int64_t count, T* to) {
   if constexpr (kAligned) {
     if (count <= 0) return;
-    uint4 words;
-    words.x = pack_pair<T>(values[0], values[1]);
-    words.y = pack_pair<T>(values[2], values[3]);
-    words.z = pack_pair<T>(values[4], values[5]);
-    words.w = pack_pair<T>(values[6], values[7]);
-    *reinterpret_cast<uint4*>(to) = words;
+    ptx::store_16(to, {pack_pair<T>(values[0], values[1]), pack_pair<T>(values[2], values[3]),
+                       pack_pair<T>(values[4], values[5]), pack_pair<T>(values[6], values[7])});
   } else {
 #pragma unroll
     for (int i = 0; i < kPack; ++i) {

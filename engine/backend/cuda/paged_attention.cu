@@ -1,5 +1,7 @@
 #include "engine/backend/cuda/paged_attention.hpp"
 
+#include <bit>
+
 #include "engine/backend/cuda/attention_tile.cuh"
 #include "engine/backend/cuda/dispatch.hpp"
 #include "engine/backend/cuda/launch.cuh"
@@ -14,6 +16,17 @@ constexpr int kThreads = 128;
 constexpr int kWarps = kThreads / 32;
 constexpr int kWarpRows = 16;
 
+// What lies where in the cache, in bytes. For every key >= 0, key / block_size is
+// 2 key inverse / 2^(32 + shift): see cache_shape.
+struct CacheShape {
+  uint32_t block_size;
+  uint32_t inverse;
+  uint32_t shift;
+  uint32_t row_bytes;
+  uint32_t head_bytes;   // block_size rows
+  uint32_t block_bytes;  // of all heads
+};
+
 template <typename T>
 struct PagedArguments {
   const T* q;
@@ -23,61 +36,70 @@ struct PagedArguments {
   const T* keys;
   const T* values;
   const int32_t* block_tables;
+  CacheShape cache;
   int heads;
-  int kv_heads;
   int group;  // query heads of a KV head
-  int block_size;
   int head_dim;
   float scale_log2e;
 };
 
-// Where the rows of one sequence and one KV head lie in the cache.
+// Where the rows of one sequence and one KV head begin in the cache, in bytes. By unsigned numbers,
+// whose 64-bit products take fewer instructions than those of signed ones.
 struct PagedOffset {
-  const int32_t* table;
-  int64_t block_stride;
-  int64_t head;
-  int block_size;
-  int head_dim;
+  CacheShape cache;
+  const int32_t* tables;
+  uint32_t table_begin;
+  int64_t base;
 
-  __device__ __forceinline__ int64_t operator()(int key) const {
-    return table[key / block_size] * block_stride + head + key % block_size * head_dim;
+  __device__ __forceinline__ int64_t operator()(int index) const {
+    const auto key = static_cast<uint32_t>(index);
+    const uint32_t block = __umulhi(2 * key, cache.inverse) >> cache.shift;
+    const auto id = static_cast<uint32_t>(tables[table_begin + block]);
+    const uint64_t in_block = uint64_t{key - block * cache.block_size} * cache.row_bytes;
+    return base + static_cast<int64_t>(uint64_t{id} * cache.block_bytes + in_block);
   }
 };
 
 template <typename T>
 __device__ __forceinline__ PagedOffset paged_offset(const PagedArguments<T>& a, int table_begin,
                                                     int kv_head) {
-  const int64_t head = static_cast<int64_t>(a.block_size) * a.head_dim;
-  return {a.block_tables + table_begin, a.kv_heads * head, kv_head * head, a.block_size,
-          a.head_dim};
+  return {a.cache, a.block_tables, static_cast<uint32_t>(table_begin),
+          static_cast<int64_t>(kv_head * a.cache.head_bytes)};
+}
+
+// Blocks that a processor's registers are to have room for: none spills in the loop over keys.
+constexpr int prefill_blocks(int head_dim) {
+  if (head_dim > 64) return 3;
+  return head_dim > 32 ? 4 : 5;
 }
 
 // A block takes up to 64 query rows: the tokens of a tile times the heads of one group, which share
 // keys and values. 4 * kDim FLOP a pair of row and key; 4 * kDim bytes a key for the whole block.
 template <typename T, int kDim>
-__global__ __launch_bounds__(kThreads) void prefill_kernel(PagedArguments<T> a,
-                                                           const PrefillTile* tiles) {
-  T* const shared = shared_memory<T>();
+__global__ void __launch_bounds__(kThreads, prefill_blocks(kDim))
+    prefill_kernel(PagedArguments<T> a, const PrefillTile* tiles) {
   const PrefillTile tile = tiles[blockIdx.x];
   const int kv_head = blockIdx.y;
-  const int g = threadIdx.x % 32 / 4;
   QueryRows<kDim> rows;
-  const T* q[2];
-  T* y[2];
+  int places[2];  // row * heads + head of a lane's two rows; -1: none
 #pragma unroll
   for (int i = 0; i < 2; ++i) {
-    const int packed = static_cast<int>(threadIdx.x) / 32 * kWarpRows + g + 8 * i;
+    const int packed =
+        static_cast<int>(threadIdx.x) / 32 * kWarpRows + threadIdx.x % 32 / 4 + 8 * i;
     const int token = packed / a.group;
-    const int column = (kv_head * a.group + packed % a.group) * kDim;
-    const bool exists = token < tile.tokens;
-    q[i] = exists ? a.q + (tile.row + token) * a.q_stride + column : nullptr;
-    y[i] = exists ? a.y + (tile.row + token) * a.y_stride + column : nullptr;
+    const int head = kv_head * a.group + packed % a.group;
+    places[i] = token < tile.tokens ? (tile.row + token) * a.heads + head : -1;
     rows.limit[i] = tile.first_index + min(token, tile.tokens - 1) + 1;
   }
-  load_queries<T, kDim>(q[0], q[1], rows);
+  // Taken apart again for y, because the loop over keys has no registers to keep pointers in.
+  const auto at = [&](auto* array, int64_t stride, int place) {
+    return place < 0 ? nullptr : array + place / a.heads * stride + place % a.heads * kDim;
+  };
+  load_queries<T, kDim>(at(a.q, a.q_stride, places[0]), at(a.q, a.q_stride, places[1]), rows);
   attend<T, kDim, kThreads>(a.keys, a.values, paged_offset(a, tile.table_begin, kv_head),
-                            tile.first_index + tile.tokens, a.scale_log2e, shared, rows);
-  store_rows<T, kDim>(rows, y[0], y[1]);
+                            tile.first_index + tile.tokens, a.scale_log2e, shared_memory<T>(),
+                            rows);
+  store_rows<T, kDim>(rows, at(a.y, a.y_stride, places[0]), at(a.y, a.y_stride, places[1]));
 }
 
 // What a split leaves for one head: the unnormalised sum, the largest score, the sum of weights.
@@ -91,9 +113,10 @@ struct DecodeShared {
   static_assert(kStateFloats * sizeof(float) <= kBytes);
 };
 
-// Leaves a warp's rows in shared memory: [kWarps, kWarpRows, kDim], then tops, then sums.
+// Leaves the first `count` of a warp's rows in shared memory: [kWarps, kWarpRows, kDim], then tops,
+// then sums.
 template <int kDim>
-__device__ __forceinline__ void share_rows(const QueryRows<kDim>& rows, float* state) {
+__device__ __forceinline__ void share_rows(const QueryRows<kDim>& rows, int count, float* state) {
   const int warp = threadIdx.x / 32;
   const int g = threadIdx.x % 32 / 4;
   const int t = threadIdx.x % 4;
@@ -101,6 +124,7 @@ __device__ __forceinline__ void share_rows(const QueryRows<kDim>& rows, float* s
   float* const sums = tops + kWarps * kWarpRows;
 #pragma unroll
   for (int i = 0; i < 2; ++i) {
+    if (g + 8 * i >= count) continue;
     const int row = warp * kWarpRows + g + 8 * i;
 #pragma unroll
     for (int n = 0; n < kDim / 8; ++n) {
@@ -126,10 +150,11 @@ __device__ __forceinline__ void attend_split(const PagedArguments<T>& a, const D
   T* const values = keys + Shared::kTile;
   const int kv_head = blockIdx.y;
   const int first_head = blockIdx.z * kWarpRows;  // within the group
-  const PagedOffset offset = paged_offset(a, split.table_begin, kv_head);
-  load_tile<T, kDim, kSplitKeys, kThreads>(a.keys, offset, split.first_key, split.keys, keys);
+  TileShare<kDim, kSplitKeys, kThreads> share;
+  share.find(paged_offset(a, split.table_begin, kv_head), split.first_key, split.keys);
+  share.copy(a.keys, keys);
   ptx::commit_copies();
-  load_tile<T, kDim, kSplitKeys, kThreads>(a.values, offset, split.first_key, split.keys, values);
+  share.copy(a.values, values);
   ptx::commit_copies();
 
   QueryRows<kDim> rows;
@@ -154,7 +179,7 @@ __device__ __forceinline__ void attend_split(const PagedArguments<T>& a, const D
   __syncthreads();  // keys and values are done with: their memory takes the warps' results
 
   float* const state = shared_memory<float>();
-  share_rows<kDim>(rows, state);
+  share_rows<kDim>(rows, heads, state);
   __syncthreads();
   const float* const tops = state + kWarps * kWarpRows * kDim;
   const float* const sums = tops + kWarps * kWarpRows;
@@ -209,6 +234,7 @@ __global__ __launch_bounds__(kThreads) void merge_kernel(PagedArguments<T> a,
   for (int i = 0; i < merge.splits; ++i) top = fmaxf(top, first[i * step + a.head_dim]);
   float sum = 0.0f;
   float out[2] = {0.0f, 0.0f};
+#pragma unroll 8
   for (int i = 0; i < merge.splits; ++i) {
     const float* const split = first + i * step;
     const float weight = ptx::exp2_approx(split[a.head_dim] - top);
@@ -241,6 +267,24 @@ __global__ __launch_bounds__(kThreads) void single_row_kernel(PagedArguments<T> 
 
 // --- launchers ----------------------------------------------------------------------------------
 
+// With 2^shift >= block_size, the least such, inverse is 2^(31 + shift) / block_size, rounded up:
+// below 2^32, and more than the quotient by less than 1. So the kernels' quotient is more than key
+// / block_size by less than key / 2^(31 + shift) < 1 / block_size: rounded down, they are equal.
+CacheShape cache_shape(const PagedKv& kv) {
+  const auto block_size = static_cast<uint32_t>(kv.block_size);
+  const uint32_t shift = std::bit_width(block_size - 1);
+  const uint64_t power = uint64_t{1} << (31 + shift);
+  const uint64_t row_bytes = kv.head_dim * dtype_size(kv.dtype);
+  const uint64_t block_bytes = row_bytes * block_size * kv.kv_heads;
+  check(block_bytes >> 32 == 0, "paged_attention: a layer's block is below 4 GiB");
+  return {block_size,
+          static_cast<uint32_t>((power + block_size - 1) / block_size),
+          shift,
+          static_cast<uint32_t>(row_bytes),
+          static_cast<uint32_t>(row_bytes * block_size),
+          static_cast<uint32_t>(block_bytes)};
+}
+
 template <typename T>
 PagedArguments<T> arguments_of(const PagedAttention& attention) {
   const PagedKv& kv = attention.kv;
@@ -251,10 +295,9 @@ PagedArguments<T> arguments_of(const PagedAttention& attention) {
           static_cast<const T*>(kv.keys),
           static_cast<const T*>(kv.values),
           attention.block_tables,
+          cache_shape(kv),
           attention.heads,
-          kv.kv_heads,
           attention.heads / kv.kv_heads,
-          kv.block_size,
           kv.head_dim,
           attention.scale * kLog2e};
 }
@@ -315,7 +358,7 @@ void attend_decode(const PagedAttention& attention, const DecodeWaveArrays& wave
     using T = typename decltype(element)::Type;
     constexpr int kDim = decltype(head_dim)::value;
     const PagedArguments<T> arguments = arguments_of<T>(attention);
-    const dim3 grid(wave.grid, arguments.kv_heads, ceil_div(arguments.group, kWarpRows));
+    const dim3 grid(wave.grid, attention.kv.kv_heads, ceil_div(arguments.group, kWarpRows));
     launch("paged_attention (decode)", {grid, dim3(kThreads), DecodeShared<kDim>::kBytes}, stream,
            decode_kernel<T, kDim>, arguments, wave.splits, wave.split_count, scratch);
     launch("paged_attention (merge)", {dim3(wave.merge_count, attention.heads), dim3(kThreads), 0},

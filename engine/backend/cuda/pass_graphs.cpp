@@ -18,6 +18,12 @@ struct DestroyGraph {
 };
 using Captured = std::unique_ptr<std::remove_pointer_t<cudaGraph_t>, DestroyGraph>;
 
+// check_cuda for a step that a pass can do without: the next launch is not to report its error.
+void check_step(cudaError_t error, const char* call) {
+  if (error != cudaSuccess) cudaGetLastError();
+  check_cuda(error, call);
+}
+
 // Whatever happens, the stream does not stay in capture.
 Captured capture(const Stream& stream, absl::FunctionRef<void()> pass) {
   check_cuda(cudaStreamBeginCapture(stream.get(), cudaStreamCaptureModeThreadLocal),
@@ -33,8 +39,7 @@ Captured capture(const Stream& stream, absl::FunctionRef<void()> pass) {
   cudaGraph_t graph = nullptr;
   const cudaError_t error = cudaStreamEndCapture(stream.get(), &graph);
   Captured captured(graph);
-  if (error != cudaSuccess) cudaGetLastError();
-  check_cuda(error, "cudaStreamEndCapture");
+  check_step(error, "cudaStreamEndCapture");
   return captured;
 }
 
@@ -70,8 +75,9 @@ const PassGraph& PassGraphs::record(int64_t rows, const Stream& stream,
   cudaGraphExec_t graph = nullptr;
   const cudaError_t error = cudaGraphInstantiate(&graph, captured.get(), 0);
   recorded.graph_.reset(graph);
-  if (error != cudaSuccess) cudaGetLastError();
-  check_cuda(error, "cudaGraphInstantiate");
+  check_step(error, "cudaGraphInstantiate");
+  // Else the first launch would do it, and find no memory where nothing takes the graph's place.
+  check_step(cudaGraphUpload(recorded.graph_.get(), stream.get()), "cudaGraphUpload");
   return graphs_.insert_or_assign(rows, std::move(recorded)).first->second;
 }
 

@@ -56,8 +56,9 @@ class PassGraphs {
   // After kReplay.
   const PassGraph& find(int64_t rows) const { return graphs_.at(rows); }
 
-  // After kRecord: notes what `pass` gives to the stream, none of which runs. Throws CudaError if
-  // that cannot be recorded, and what `pass` throws; the stream is then as it was.
+  // After kRecord: notes what `pass` gives to the stream, none of which runs, and brings it to the
+  // device. Throws CudaError if that cannot be done, and what `pass` throws; the stream is then as
+  // it was.
   const PassGraph& record(int64_t rows, const Stream& stream, absl::FunctionRef<void()> pass);
 
   // While a pass is being recorded: where its operations leave their limits. Else null.

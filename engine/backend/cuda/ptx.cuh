@@ -54,6 +54,13 @@ __device__ __forceinline__ void ldmatrix_x4_transposed(uint32_t (&r)[4], const v
                : "memory");
 }
 
+// 16 bytes to global memory at once, where the compiler may make four stores of an assignment.
+__device__ __forceinline__ void store_16(void* global, uint4 words) {
+  asm volatile("st.global.v4.b32 [%0], {%1, %2, %3, %4};\n" ::"l"(__cvta_generic_to_global(global)),
+               "r"(words.x), "r"(words.y), "r"(words.z), "r"(words.w)
+               : "memory");
+}
+
 // 16 bytes from global to shared memory past the registers; zeros if not `valid` (then `global` is
 // not read, but must be an address).
 __device__ __forceinline__ void copy_async_16(void* shared, const void* global, bool valid) {
@@ -72,6 +79,13 @@ __device__ __forceinline__ void commit_copies() {
 template <int kPending>
 __device__ __forceinline__ void wait_copies() {
   asm volatile("cp.async.wait_group %0;\n" ::"n"(kPending) : "memory");
+}
+
+// 1 / x to 1 unit in the last place.
+__device__ __forceinline__ float reciprocal_approx(float x) {
+  float y;
+  asm("rcp.approx.ftz.f32 %0, %1;\n" : "=f"(y) : "f"(x));
+  return y;
 }
 
 // 2^x to 2 units in the last place; 2^-inf is 0.

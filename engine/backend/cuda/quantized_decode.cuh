@@ -3,6 +3,7 @@
 
 #include "engine/backend/cuda/numeric.cuh"
 #include "engine/backend/cuda/quantized_layout.hpp"
+#include "engine/base/check.hpp"
 
 namespace cogserve::cuda {
 
@@ -26,6 +27,25 @@ __device__ __forceinline__ uint32_t subtract_pairs(uint32_t a, uint32_t b) {
   return word;
 }
 
+// The scales and zeros of outputs g and g + 8 in one group, as they are stored: nothing waits for
+// them yet.
+struct StoredGroup {
+  uint32_t scales[2];
+  uint32_t zeros[2];
+};
+
+// `at` is the place of output g among all scales.
+__device__ __forceinline__ StoredGroup load_group(const QuantizedMatrix& w, int64_t at) {
+  StoredGroup group;
+#pragma unroll
+  for (int i = 0; i < 2; ++i) {
+    group.scales[i] = w.layout.half_scales ? static_cast<const uint16_t*>(w.scales)[at + 8 * i]
+                                           : static_cast<const uint32_t*>(w.scales)[at + 8 * i];
+    group.zeros[i] = w.zeros == nullptr ? 8u : w.zeros[at + 8 * i];
+  }
+  return group;
+}
+
 // What a lane needs to read the codes of one group: scales of outputs g and g + 8, and what to
 // subtract from their codes.
 template <typename T>
@@ -35,18 +55,16 @@ struct GroupOfLane {
 };
 
 template <typename T>
-__device__ __forceinline__ GroupOfLane<T> load_group(const QuantizedMatrix& w, int64_t tile_row,
-                                                     int64_t group, int g) {
-  const int64_t at = (tile_row * w.layout.groups() + group) * kTileOuts + g;
-  GroupOfLane<T> values;
+__device__ __forceinline__ GroupOfLane<T> read_group(const StoredGroup& stored, bool half_scales) {
+  GroupOfLane<T> group;
 #pragma unroll
   for (int i = 0; i < 2; ++i) {
-    values.scale[i] = w.layout.half_scales ? widen(static_cast<const __half*>(w.scales)[at + 8 * i])
-                                           : static_cast<const float*>(w.scales)[at + 8 * i];
-    const uint32_t zero = w.zeros == nullptr ? 8u : w.zeros[at + 8 * i];
-    values.base[i] = kBias<T> | twice(zero);
+    const auto half = static_cast<uint16_t>(stored.scales[i]);
+    group.scale[i] =
+        half_scales ? widen(__ushort_as_half(half)) : __uint_as_float(stored.scales[i]);
+    group.base[i] = kBias<T> | twice(stored.zeros[i]);
   }
-  return values;
+  return group;
 }
 
 // A lane's words of a tile.
@@ -55,11 +73,12 @@ struct TileCodes {
   uint32_t words[kTileSteps * words_of_a_step(kFormat)];
 };
 
+// `tile` counts those of all tile rows.
 template <WeightFormat kFormat>
-__device__ __forceinline__ TileCodes<kFormat> load_codes(const QuantizedMatrix& w, int64_t tile,
+__device__ __forceinline__ TileCodes<kFormat> load_codes(const QuantizedMatrix& w, int tile,
                                                          int lane) {
   constexpr int kPieces = words_of_a_step(kFormat);  // of 16 bytes
-  const auto* from = reinterpret_cast<const uint4*>(w.codes) + tile * kPieces * 32 + lane;
+  const auto* from = reinterpret_cast<const uint4*>(w.codes) + (tile * kPieces * 32 + lane);
   TileCodes<kFormat> codes;
 #pragma unroll
   for (int i = 0; i < kPieces; ++i) {
@@ -70,6 +89,11 @@ __device__ __forceinline__ TileCodes<kFormat> load_codes(const QuantizedMatrix& 
     codes.words[4 * i + 3] = piece.w;
   }
   return codes;
+}
+
+// What load_codes and load_group count in 32 bits.
+inline void check_counts(const QuantizedLayout& layout) {
+  check(layout.tile_rows() * layout.tiles_of_a_row() < (1 << 25), "a quantised matrix: too large");
 }
 
 // The operand A of step `step`: code - zero (kInt4) or code (kInt8), still without their scales, or
@@ -99,6 +123,16 @@ __device__ __forceinline__ void decode_step(const TileCodes<kFormat>& codes, int
                             codebook[nibbles >> 16] * group.scale[out]);
       }
     }
+  }
+}
+
+template <typename T, WeightFormat kFormat>
+__device__ __forceinline__ void decode_tile(const TileCodes<kFormat>& codes,
+                                            const GroupOfLane<T>& group, const float* codebook,
+                                            uint32_t (&a)[kTileSteps][4]) {
+#pragma unroll
+  for (int step = 0; step < kTileSteps; ++step) {
+    decode_step<T, kFormat>(codes, step, group, codebook, a[step]);
   }
 }
 

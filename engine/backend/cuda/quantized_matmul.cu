@@ -1,3 +1,5 @@
+#include <limits>
+
 #include "engine/backend/cuda/dispatch.hpp"
 #include "engine/backend/cuda/launch.cuh"
 #include "engine/backend/cuda/ptx.cuh"
@@ -13,142 +15,181 @@ constexpr int kWarps = 8;
 constexpr int kThreads = 32 * kWarps;
 constexpr int kRowsOfTile = 8;  // rows of x in one matrix instruction
 
+// Resident blocks that a processor's registers are shared out for.
+constexpr int resident_blocks(int tiles, bool wide) {
+  if (tiles > 2) return 2;
+  return tiles == 1 && wide ? 4 : 3;
+}
+
 template <typename T>
 struct MatmulArguments {
   const T* x;
-  int64_t x_stride;
+  int x_stride;
+  int rows;
   const float* bias;  // may be null
   void* y;
   int64_t y_stride;
   bool y_is_f32;
-  bool wide;  // x may be read four elements at a time, and no input is beyond the end
-  int rows;
-  int span_tiles;  // tiles that share a scale and are taken together
+  int tiles;              // of a row of W
+  int groups;             // of a row of W
+  uint32_t group_factor;  // tile t is in group t * group_factor >> 31
+  int span_tiles;         // tiles that share a scale and are taken together
 };
 
-// x[k .. k + 3] as two pairs; zeros beyond `in`.
-template <typename T>
-__device__ __forceinline__ uint2 load_four(const T* x, int64_t k, int64_t in, bool wide) {
-  if (wide) return *reinterpret_cast<const uint2*>(x + k);
-  const auto* bits = reinterpret_cast<const uint16_t*>(x);
-  uint32_t values[4];
+// x[first .. first + 15] as eight pairs; zeros beyond `left` of them. With kWide all are there, at
+// an address of 16 bytes.
+template <typename T, bool kWide>
+__device__ __forceinline__ void load_inputs(const T* x, int first, int left,
+                                            uint32_t (&pairs)[2 * kTileSteps]) {
+  if constexpr (kWide) {
+    const auto* from = reinterpret_cast<const uint4*>(x + first);
+    const uint4 low = from[0];
+    const uint4 high = from[1];
+    pairs[0] = low.x, pairs[1] = low.y, pairs[2] = low.z, pairs[3] = low.w;
+    pairs[4] = high.x, pairs[5] = high.y, pairs[6] = high.z, pairs[7] = high.w;
+  } else {
+    const auto* bits = reinterpret_cast<const uint16_t*>(x) + first;
 #pragma unroll
-  for (int i = 0; i < 4; ++i) values[i] = k + i < in ? bits[k + i] : 0u;
-  return {values[0] | values[1] << 16, values[2] | values[3] << 16};
+    for (int i = 0; i < 2 * kTileSteps; ++i) {
+      const uint32_t low = 2 * i < left ? bits[2 * i] : 0u;
+      const uint32_t high = 2 * i + 1 < left ? bits[2 * i + 1] : 0u;
+      pairs[i] = low | high << 16;
+    }
+  }
 }
 
-// Products of one tile of W with all rows, added to `sums`.
-template <typename T, WeightFormat kFormat, int kTiles>
-__device__ __forceinline__ void multiply_tile(const MatmulArguments<T>& a, const QuantizedMatrix& w,
-                                              int64_t tile_row, int64_t tile,
-                                              const GroupOfLane<T>& group, const float* codebook,
-                                              const T* const (&x)[kTiles],
+// Products of a tile of W with all rows, added to `sums`. A lane's inputs of row tile j begin at
+// x[at[j] + k].
+template <typename T, int kTiles, bool kWide>
+__device__ __forceinline__ void multiply_tile(const uint32_t (&weights)[kTileSteps][4], const T* x,
+                                              const int (&at)[kTiles], int k, int left,
                                               float (&sums)[kTiles][4]) {
-  const int lane = threadIdx.x % 32;
-  const auto codes = load_codes<kFormat>(w, tile_row * w.layout.tiles_of_a_row() + tile, lane);
-  const int64_t k = tile * kTileIns + lane % 4 * 16;
 #pragma unroll
-  for (int step = 0; step < kTileSteps; ++step) {
-    uint32_t weights[4];
-    decode_step<T, kFormat>(codes, step, group, codebook, weights);
+  for (int j = 0; j < kTiles; ++j) {
+    uint32_t inputs[2 * kTileSteps];
+    load_inputs<T, kWide>(x, at[j] + k, left, inputs);
 #pragma unroll
-    for (int j = 0; j < kTiles; ++j) {
-      const uint2 inputs = load_four(x[j], k + 4 * step, w.layout.in, a.wide);
-      ptx::mma_m16n8k16<T>(sums[j], weights, {inputs.x, inputs.y});
+    for (int step = 0; step < kTileSteps; ++step) {
+      ptx::mma_m16n8k16<T>(sums[j], weights[step], {inputs[2 * step], inputs[2 * step + 1]});
     }
   }
 }
 
 // A block computes 16 outputs of 8 * kTiles rows. Its warps share the inputs, span by span, and are
 // summed in turn. Bytes: a tile row of W, 16 * in * 4 or 8 bits and its scales; x comes from L1 and
-// L2.
-template <typename T, WeightFormat kFormat, int kTiles>
-__global__ __launch_bounds__(kThreads) void quantized_matmul_kernel(
+// L2. The next tile's codes and the next span's scales are on their way while this tile's products
+// are computed.
+template <typename T, WeightFormat kFormat, int kTiles, bool kWide>
+__global__ __launch_bounds__(kThreads, resident_blocks(kTiles, kWide)) void quantized_matmul_kernel(
     MatmulArguments<T> a, const __grid_constant__ QuantizedMatrix w) {
-  constexpr int kRows = kRowsOfTile * kTiles;
-  float* const partial = shared_memory<float>();  // [kWarps, kRows, 16], then the codebook
-  float* const codebook = partial + kWarps * kRows * kTileOuts;
+  constexpr int kSums =
+      kRowsOfTile * kTiles * kTileOuts;  // of the block, and a part from each warp
+  // Many sums wait in shared memory from span to span: their registers are for loads under way.
+  constexpr bool kSumsShared = kTiles > 4;
+  float* const partial = shared_memory<float>();  // [kWarps, kTiles, 4, 32], then the codebook
+  float* const codebook = partial + kWarps * kSums;
   if (kFormat == WeightFormat::kCodebook4) {
     if (threadIdx.x < 16) codebook[threadIdx.x] = w.codebook[threadIdx.x];
     __syncthreads();
   }
+  const int lane = threadIdx.x % 32;
   const int warp = threadIdx.x / 32;
-  const int g = threadIdx.x % 32 / 4;
-  const int t = threadIdx.x % 4;
-  const int64_t tile_row = blockIdx.x;
-  const int first_row = static_cast<int>(blockIdx.y) * kRows;
-  const T* x[kTiles];  // rows beyond the end repeat the last one and are not stored
+  const int tile_row = static_cast<int>(blockIdx.x);
+  const int first_row = static_cast<int>(blockIdx.y) * kRowsOfTile * kTiles;
+  const int lane_inputs = lane % 4 * 16;
+  int at[kTiles];  // rows beyond the end repeat the last one and are not stored
 #pragma unroll
   for (int j = 0; j < kTiles; ++j) {
-    x[j] = a.x + min(first_row + j * kRowsOfTile + g, a.rows - 1) * a.x_stride;
+    at[j] = min(first_row + j * kRowsOfTile + lane / 4, a.rows - 1) * a.x_stride + lane_inputs;
   }
+  const auto load_tile = [&](int tile) {  // beyond the end: the last one's
+    return load_codes<kFormat>(w, tile_row * a.tiles + min(tile, a.tiles - 1), lane);
+  };
+  const auto load_span = [&](int first_tile) {
+    const uint64_t tile = static_cast<uint32_t>(min(first_tile, a.tiles - 1));
+    const int group = static_cast<int>(tile * a.group_factor >> 31);
+    return load_group(w, (tile_row * a.groups + group) * kTileOuts + lane / 4);
+  };
+  float* const lane_partial = partial + warp * kSums + lane;
   float sums[kTiles][4] = {};
-  const int64_t tiles = w.layout.tiles_of_a_row();
-  for (int64_t begin = warp * a.span_tiles; begin < tiles; begin += kWarps * a.span_tiles) {
-    const auto group = load_group<T>(w, tile_row, begin * kTileIns / w.layout.group_size, g);
+  if (kSumsShared) {
+#pragma unroll
+    for (int i = 0; i < 4 * kTiles; ++i) lane_partial[32 * i] = 0.0f;
+  }
+  int begin = warp * a.span_tiles;
+  auto codes = load_tile(begin);
+  auto stored = load_span(begin);
+  while (begin < a.tiles) {
+    const auto group = read_group<T>(stored, w.layout.half_scales);
+    int tile = begin;
+    const int end = min(begin + a.span_tiles, a.tiles);
+    begin += kWarps * a.span_tiles;
+    if (!kSumsShared) stored = load_span(begin);
     float span_sums[kTiles][4] = {};
-    const int64_t end = min(begin + a.span_tiles, tiles);
-    for (int64_t tile = begin; tile < end; ++tile) {
-      multiply_tile<T, kFormat, kTiles>(a, w, tile_row, tile, group, codebook, x, span_sums);
-    }
-    const bool scaled = kFormat == WeightFormat::kCodebook4;
+#pragma unroll 1
+    do {
+      uint32_t weights[kTileSteps][4];
+      decode_tile<T, kFormat>(codes, group, codebook, weights);
+      codes = load_tile(tile + 1 < end ? tile + 1 : begin);
+      const int k = tile * kTileIns;
+      const int left = static_cast<int>(w.layout.in) - k - lane_inputs;
+      multiply_tile<T, kTiles, kWide>(weights, a.x, at, k, left, span_sums);
+    } while (++tile < end);
+    if (kSumsShared) stored = load_span(begin);
 #pragma unroll
-    for (int j = 0; j < kTiles; ++j) {
-#pragma unroll
-      for (int i = 0; i < 4; ++i) {
-        sums[j][i] = scaled ? sums[j][i] + span_sums[j][i]
-                            : fmaf(span_sums[j][i], group.scale[i / 2], sums[j][i]);
-      }
+    for (int i = 0; i < 4 * kTiles; ++i) {
+      const float span_sum = span_sums[i / 4][i % 4];
+      float& sum = kSumsShared ? lane_partial[32 * i] : sums[i / 4][i % 4];
+      sum = kFormat == WeightFormat::kCodebook4 ? sum + span_sum
+                                                : fmaf(span_sum, group.scale[i % 4 / 2], sum);
     }
   }
+  if (!kSumsShared) {
 #pragma unroll
-  for (int j = 0; j < kTiles; ++j) {
-#pragma unroll
-    for (int i = 0; i < 4; ++i) {
-      const int row = warp * kRows + j * kRowsOfTile + 2 * t + i % 2;
-      partial[row * kTileOuts + g + 8 * (i / 2)] = sums[j][i];
-    }
+    for (int i = 0; i < 4 * kTiles; ++i) lane_partial[32 * i] = sums[i / 4][i % 4];
   }
   __syncthreads();
-  for (int i = threadIdx.x; i < kRows * kTileOuts; i += kThreads) {
-    const int row = first_row + i / kTileOuts;
-    const int64_t out = tile_row * kTileOuts + i % kTileOuts;
+  for (int i = threadIdx.x; i < kSums; i += kThreads) {
+    const int row =
+        first_row + i / (kRowsOfTile * kTileOuts) * kRowsOfTile + i % 4 * 2 + i / 32 % 2;
+    const int64_t out = tile_row * kTileOuts + i % 32 / 4 + i / 64 % 2 * 8;
     if (row >= a.rows || out >= w.layout.out) continue;
     float sum = 0.0f;
 #pragma unroll
-    for (int j = 0; j < kWarps; ++j) sum += partial[j * kRows * kTileOuts + i];
+    for (int j = 0; j < kWarps; ++j) sum += partial[j * kSums + i];
     if (a.bias != nullptr) sum += a.bias[out];
-    const int64_t at = row * a.y_stride + out;
+    const int64_t to = row * a.y_stride + out;
     if (a.y_is_f32) {
-      static_cast<float*>(a.y)[at] = sum;
+      static_cast<float*>(a.y)[to] = sum;
     } else {
-      static_cast<T*>(a.y)[at] = narrow<T>(sum);
+      static_cast<T*>(a.y)[to] = narrow<T>(sum);
     }
   }
 }
 
 // --- launchers ----------------------------------------------------------------------------------
 
-template <typename T, WeightFormat kFormat, int kTiles>
+template <typename T, WeightFormat kFormat, int kTiles, bool kWide>
 void start(const MatmulArguments<T>& arguments, const QuantizedMatrix& w, cudaStream_t stream) {
   constexpr int kRows = kRowsOfTile * kTiles;
   const size_t shared = (kWarps * kRows * kTileOuts + 16) * sizeof(float);
   const dim3 grid(static_cast<unsigned>(w.layout.tile_rows()), ceil_div(arguments.rows, kRows));
   launch("quantized_matmul", {grid, dim3(kThreads), shared}, stream,
-         quantized_matmul_kernel<T, kFormat, kTiles>, arguments, w);
+         quantized_matmul_kernel<T, kFormat, kTiles, kWide>, arguments, w);
 }
+
+// By 16 bytes, without a look at where the row ends.
+bool may_be_read_wide(const Tensor& x) { return x.cols % kTileIns == 0 && rows_are_aligned(x); }
 
 template <typename T, WeightFormat kFormat>
-void choose(const MatmulArguments<T>& arguments, const QuantizedMatrix& w, cudaStream_t stream) {
-  if (arguments.rows <= 8) return start<T, kFormat, 1>(arguments, w, stream);
-  if (arguments.rows <= 16) return start<T, kFormat, 2>(arguments, w, stream);
-  if (arguments.rows <= 32) return start<T, kFormat, 4>(arguments, w, stream);
-  start<T, kFormat, 8>(arguments, w, stream);
-}
-
-bool may_be_read_by_four(const Tensor& x) {
-  return x.cols % kTileIns == 0 && x.row_stride % 4 == 0 &&
-         reinterpret_cast<uintptr_t>(x.data) % 8 == 0;
+void choose(const Tensor& x, const MatmulArguments<T>& arguments, const QuantizedMatrix& w,
+            cudaStream_t stream) {
+  // Such rows are seldom enough for W to be read once for every 8 of them.
+  if (!may_be_read_wide(x)) return start<T, kFormat, 1, false>(arguments, w, stream);
+  if (x.rows <= 8) return start<T, kFormat, 1, true>(arguments, w, stream);
+  if (x.rows <= 16) return start<T, kFormat, 2, true>(arguments, w, stream);
+  if (x.rows <= 32) return start<T, kFormat, 4, true>(arguments, w, stream);
+  start<T, kFormat, 8, true>(arguments, w, stream);
 }
 
 }  // namespace
@@ -160,21 +201,29 @@ bool suits_quantized_matmul(const QuantizedLayout& layout) {
 void quantized_matmul(const Tensor& x, const QuantizedMatrix& w, const Tensor* bias,
                       const Tensor& y, cudaStream_t stream) {
   if (x.rows == 0) return;
+  const int64_t groups = w.layout.groups();
+  const int64_t tiles = w.layout.tiles_of_a_row();
+  const int64_t group_tiles = groups == 1 ? tiles : w.layout.group_size / kTileIns;
+  check_counts(w.layout);
+  check(tiles <= (1 << 15), "quantized_matmul: t * group_factor >> 31 is exact");
+  check((x.rows - 1) * x.row_stride + tiles * kTileIns <= std::numeric_limits<int>::max(),
+        "quantized_matmul: x is counted in 32 bits");
   with_activation(x.dtype, [&](auto element) {
     using T = typename decltype(element)::Type;
-    const bool two_tiles = w.layout.group_size % (2 * kTileIns) == 0 || w.layout.groups() == 1;
-    const MatmulArguments<T> arguments = {x.row<T>(0),
-                                          x.row_stride,
-                                          bias == nullptr ? nullptr : bias->row<float>(0),
-                                          y.data,
-                                          y.row_stride,
-                                          y.dtype == DType::kF32,
-                                          may_be_read_by_four(x),
-                                          static_cast<int>(x.rows),
-                                          two_tiles ? 2 : 1};
-    with_format(w.layout.format, [&](auto format) {
-      choose<T, format()>(arguments, w, stream);
-    });
+    const MatmulArguments<T> arguments = {
+        x.row<T>(0),
+        static_cast<int>(x.row_stride),
+        static_cast<int>(x.rows),
+        bias == nullptr ? nullptr : bias->row<float>(0),
+        y.data,
+        y.row_stride,
+        y.dtype == DType::kF32,
+        static_cast<int>(tiles),
+        static_cast<int>(groups),
+        static_cast<uint32_t>(((int64_t{1} << 31) + group_tiles - 1) / group_tiles),
+        groups == 1 || group_tiles % 2 == 0 ? 2 : 1};
+    with_format(w.layout.format,
+                [&](auto format) { choose<T, format()>(x, arguments, w, stream); });
   });
 }
 

@@ -1,3 +1,5 @@
+#include <algorithm>
+
 #include "engine/backend/cuda/dispatch.hpp"
 #include "engine/backend/cuda/launch.cuh"
 #include "engine/backend/cuda/quantized.hpp"
@@ -104,30 +106,56 @@ __device__ __forceinline__ void store_pair(uint32_t pair, int64_t k, int64_t in,
   if (k + 1 < in) memcpy(row + k + 1, reinterpret_cast<const T*>(&pair) + 1, sizeof(T));
 }
 
-// A warp unpacks one tile; a lane writes 16 inputs of two outputs.
-template <typename T, WeightFormat kFormat>
+// A warp unpacks one tile; a lane writes 16 inputs of two outputs. With kWide those of an output
+// are of one group, all there, and at an address of 16 bytes.
+template <typename T, WeightFormat kFormat, bool kWide>
 __global__ __launch_bounds__(kThreads) void dequantize_kernel(
-    const __grid_constant__ QuantizedMatrix w, int64_t first_row, Tensor y) {
+    const __grid_constant__ QuantizedMatrix w, int first_row, int tiles, int groups, int group_size,
+    Tensor y) {
   float* const codebook = shared_memory<float>();
   if (threadIdx.x < 16) codebook[threadIdx.x] = w.codebook[threadIdx.x];
   __syncthreads();
   const int lane = threadIdx.x % 32;
-  const int64_t tile = static_cast<int64_t>(blockIdx.y) * kWarps + threadIdx.x / 32;
-  if (tile >= w.layout.tiles_of_a_row()) return;
-  const int64_t tile_row = first_row + blockIdx.x;
-  const auto codes = load_codes<kFormat>(w, tile_row * w.layout.tiles_of_a_row() + tile, lane);
-  for (int step = 0; step < kTileSteps; ++step) {
-    const int64_t k = tile * kTileIns + lane % 4 * 16 + step * 4;
-    if (k >= w.layout.in) return;
-    const auto group = load_group<T>(w, tile_row, k / w.layout.group_size, lane / 4);
-    uint32_t pairs[4];
-    decode_step<T, kFormat>(codes, step, group, codebook, pairs);
+  const int tile = static_cast<int>(blockIdx.y * kWarps + threadIdx.x / 32);
+  if (tile >= tiles) return;
+  const int tile_row = first_row + static_cast<int>(blockIdx.x);
+  const auto codes = load_codes<kFormat>(w, tile_row * tiles + tile, lane);
+  const auto group_at = [&](int k) {
+    const int place = (tile_row * groups + k / group_size) * kTileOuts + lane / 4;
+    return read_group<T>(load_group(w, place), w.layout.half_scales);
+  };
+  const int first = tile * kTileIns + lane % 4 * 16;
+  const int64_t row = static_cast<int64_t>(blockIdx.x) * kTileOuts + lane / 4;
+  T* const to = static_cast<T*>(y.data) + row * w.layout.in;  // and 8 rows on
+  if constexpr (kWide) {
+    const auto group = group_at(first);
+    uint32_t pairs[kTileSteps][4];
+    decode_tile<T, kFormat>(codes, group, codebook, pairs);
 #pragma unroll
-    for (int i = 0; i < 4; ++i) {
-      const int64_t row = static_cast<int64_t>(blockIdx.x) * kTileOuts + lane / 4 + i % 2 * 8;
-      if (row >= y.rows) continue;
-      T* const to = static_cast<T*>(y.data) + row * w.layout.in;
-      store_pair(scaled<T, kFormat>(pairs[i], group.scale[i % 2]), k + i / 2 * 2, w.layout.in, to);
+    for (int i = 0; i < 2; ++i) {
+      if (row + 8 * i >= y.rows) return;
+      uint32_t words[2 * kTileSteps];
+#pragma unroll
+      for (int j = 0; j < 2 * kTileSteps; ++j) {
+        words[j] = scaled<T, kFormat>(pairs[j / 2][i + j % 2 * 2], group.scale[i]);
+      }
+      auto* const pieces = reinterpret_cast<uint4*>(to + 8 * i * w.layout.in + first);
+      pieces[0] = {words[0], words[1], words[2], words[3]};
+      pieces[1] = {words[4], words[5], words[6], words[7]};
+    }
+  } else {
+    for (int step = 0; step < kTileSteps; ++step) {
+      const int k = first + step * 4;
+      if (k >= w.layout.in) return;
+      const auto group = group_at(k);
+      uint32_t pairs[4];
+      decode_step<T, kFormat>(codes, step, group, codebook, pairs);
+#pragma unroll
+      for (int i = 0; i < 4; ++i) {
+        if (row + i % 2 * 8 >= y.rows) continue;
+        store_pair(scaled<T, kFormat>(pairs[i], group.scale[i % 2]), k + i / 2 * 2, w.layout.in,
+                   to + i % 2 * 8 * w.layout.in);
+      }
     }
   }
 }
@@ -154,15 +182,24 @@ void pack_quantized(const QuantizedLayout& layout, const uint8_t* codes, const f
 }
 
 void dequantize(const QuantizedMatrix& w, int64_t first, const Tensor& y, cudaStream_t stream) {
+  const QuantizedLayout& layout = w.layout;
+  const bool one_group = layout.groups() == 1;
   check(first % kTileOuts == 0, "dequantize: outputs begin at a tile");
-  check(w.layout.group_size % 4 == 0 || w.layout.groups() == 1, "dequantize: groups of fours");
-  check(y.cols == w.layout.in && y.row_stride == y.cols, "dequantize: y is contiguous");
+  check(layout.group_size % 4 == 0 || one_group, "dequantize: groups of fours");
+  check(y.cols == layout.in && y.row_stride == y.cols, "dequantize: y is contiguous");
+  check_counts(layout);
+  const bool wide = layout.in % kTileIns == 0 && (layout.group_size % 16 == 0 || one_group) &&
+                    rows_are_aligned(y);
+  const LaunchShape shape = {tile_grid(ceil_div(y.rows, kTileOuts), layout), dim3(kThreads),
+                             16 * sizeof(float)};
   with_activation(y.dtype, [&](auto element) {
     using T = typename decltype(element)::Type;
-    with_format(w.layout.format, [&](auto format) {
-      launch("dequantize",
-             {tile_grid(ceil_div(y.rows, kTileOuts), w.layout), dim3(kThreads), 16 * sizeof(float)},
-             stream, dequantize_kernel<T, format()>, w, first / kTileOuts, y);
+    with_format(layout.format, [&](auto format) {
+      launch("dequantize", shape, stream,
+             wide ? dequantize_kernel<T, format(), true> : dequantize_kernel<T, format(), false>, w,
+             static_cast<int>(first / kTileOuts), static_cast<int>(layout.tiles_of_a_row()),
+             static_cast<int>(layout.groups()),
+             static_cast<int>(std::min(layout.group_size, layout.in)), y);
     });
   });
 }

@@ -1,5 +1,7 @@
 #include "engine/backend/cuda/rope_kv.hpp"
 
+#include <algorithm>
+
 #include "engine/backend/cuda/dispatch.hpp"
 #include "engine/backend/cuda/launch.cuh"
 #include "engine/backend/cuda/numeric.cuh"
@@ -29,9 +31,9 @@ struct RopeArguments {
   int block_size;
 };
 
-// One block a row; a thread takes one pair (i, half + i) of one head at a time: the halves (a, b)
-// become (a cos - b sin, b cos + a sin) in f32, without fused operations, rounded to T once. Bytes
-// for each row: 2 * width read, 2 * width written, half * 8 of tables.
+// gridDim.y blocks share a row; a thread takes one pair (i, half + i) of one head at a time: the
+// halves (a, b) become (a cos - b sin, b cos + a sin) in f32, without fused operations, rounded to
+// T once. Bytes for each row: 2 * width read, 2 * width written, half * 8 of tables.
 template <typename T>
 __global__ __launch_bounds__(kThreads) void rope_kernel(RopeArguments<T> a) {
   T* const row = a.qkv + blockIdx.x * a.qkv_stride;
@@ -42,7 +44,9 @@ __global__ __launch_bounds__(kThreads) void rope_kernel(RopeArguments<T> a) {
   const int64_t offset = slot % a.block_size;
   const int head_dim = 2 * a.half;
   const int pairs = (a.heads + 2 * a.kv_heads) * a.half;
-  for (int pair = threadIdx.x; pair < pairs; pair += kThreads) {
+  const int step = static_cast<int>(gridDim.y) * kThreads;
+  for (int pair = static_cast<int>(blockIdx.y) * kThreads + threadIdx.x; pair < pairs;
+       pair += step) {
     const int head = pair / a.half;
     const int i = pair % a.half;
     T* const from = row + head * head_dim + i;
@@ -66,6 +70,13 @@ __global__ __launch_bounds__(kThreads) void rope_kernel(RopeArguments<T> a) {
 
 // --- launchers ----------------------------------------------------------------------------------
 
+// Few rows are shared out among more blocks, so that they do not run on as few processors.
+unsigned blocks_of_row(int64_t rows, int64_t pairs) {
+  constexpr int64_t kEnoughBlocks = 1024;
+  return static_cast<unsigned>(
+      std::clamp<int64_t>(kEnoughBlocks / rows, 1, ceil_div(pairs, kThreads)));
+}
+
 }  // namespace
 
 void rope_and_store_kv(const Tensor& qkv, int heads, const int32_t* positions, const int64_t* slots,
@@ -88,8 +99,8 @@ void rope_and_store_kv(const Tensor& qkv, int heads, const int32_t* positions, c
                                         static_cast<T*>(kv.keys),
                                         static_cast<T*>(kv.values),
                                         kv.block_size};
-    launch("rope_and_store_kv", {dim3(qkv.rows), dim3(kThreads), 0}, stream, rope_kernel<T>,
-           arguments);
+    const dim3 grid(qkv.rows, blocks_of_row(qkv.rows, qkv.cols / 2));
+    launch("rope_and_store_kv", {grid, dim3(kThreads), 0}, stream, rope_kernel<T>, arguments);
   });
 }
 

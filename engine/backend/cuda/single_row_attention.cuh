@@ -9,7 +9,8 @@ namespace cogserve::cuda {
 inline constexpr int kSingleRowPerLane = 8;  // head sizes up to 256
 
 // Keys [0, end) one by one in ascending order; a lane has elements lane, lane + 32, ... of the
-// head. 4 * head_dim bytes of keys and values read, and 4 * head_dim FLOP, for each key.
+// head. `offset(key)` is where key's row begins in keys and in values, in bytes. 4 * head_dim bytes
+// of keys and values read, and 4 * head_dim FLOP, for each key.
 template <typename T, typename Offset>
 __device__ __forceinline__ void attend_single_row(const T* q, const T* keys, const T* values,
                                                   const Offset& offset, int end, int head_dim,
@@ -26,11 +27,13 @@ __device__ __forceinline__ void attend_single_row(const T* q, const T* keys, con
   float sum = 0.0f;
   for (int key = 0; key < end; ++key) {
     const int64_t row = offset(key);
+    const T* const key_row = at_byte(keys, row);
+    const T* const value_row = at_byte(values, row);
     float product = 0.0f;
 #pragma unroll
     for (int i = 0; i < kSingleRowPerLane; ++i) {
       const int at = lane + 32 * i;
-      if (at < head_dim) product = fmaf(query[i], widen(keys[row + at]), product);
+      if (at < head_dim) product = fmaf(query[i], widen(key_row[at]), product);
     }
     const float score = warp_sum(product) * scale_log2e;
     const float new_top = fmaxf(top, score);
@@ -41,7 +44,7 @@ __device__ __forceinline__ void attend_single_row(const T* q, const T* keys, con
 #pragma unroll
     for (int i = 0; i < kSingleRowPerLane; ++i) {
       const int at = lane + 32 * i;
-      if (at < head_dim) out[i] = fmaf(weight, widen(values[row + at]), out[i] * rescale);
+      if (at < head_dim) out[i] = fmaf(weight, widen(value_row[at]), out[i] * rescale);
     }
   }
 #pragma unroll

@@ -8,6 +8,7 @@ namespace {
 
 std::vector<Stream*> all_streams;
 bool next_capture_breaks = false;
+bool next_upload_fails = false;
 
 // True if there is no capture to break.
 bool break_captures() {
@@ -67,7 +68,11 @@ bool wait_for_all_streams() {
   return true;
 }
 
+bool may_upload() { return !std::exchange(next_upload_fails, false); }
+
 void break_next_capture() { next_capture_breaks = true; }
+
+void refuse_next_upload() { next_upload_fails = true; }
 
 bool& has_code() {
   static bool has_code = true;

@@ -47,8 +47,12 @@ bool wait_for_all_streams();
 // The same for what does not wait: an allocation.
 bool may_allocate();
 
-// For tests. The next capture breaks at its end.
+// Whether a graph finds memory on the device.
+bool may_upload();
+
+// For tests. The next capture breaks at its end; the next graph finds no memory.
 void break_next_capture();
+void refuse_next_upload();
 // Whether the build has code for the device: it has, unless a test says otherwise.
 bool& has_code();
 // What was asked for so far.

@@ -14,6 +14,7 @@ inline float __half2float(__half value) {
   return cogserve::to_float(cogserve::Float16{value.bits});
 }
 
+inline __half __ushort_as_half(uint16_t bits) { return {bits}; }
 inline __half __float2half_rn(float value) { return {cogserve::to_float16(value).bits}; }
 inline __half2 __floats2half2_rn(float low, float high) {
   return {__float2half_rn(low), __float2half_rn(high)};

@@ -65,6 +65,11 @@ inline void ldmatrix_x4_transposed(uint32_t (&r)[4], const void* row, int line =
   load_matrices<true>(r, row, line);
 }
 
+inline void store_16(void* global, uint4 words) {
+  if (reinterpret_cast<uintptr_t>(global) % 16 != 0) emulator::fail("a misaligned address");
+  std::memcpy(global, &words, 16);
+}
+
 inline void copy_async_16(void* shared, const void* global, bool valid) {
   emulator::start_copy(shared, global, 16, valid ? 16 : 0);
 }
@@ -74,6 +79,7 @@ void wait_copies() {
   emulator::wait_copies(kPending);
 }
 
+inline float reciprocal_approx(float x) { return 1.0f / x; }
 inline float exp2_approx(float x) { return std::exp2(x); }
 
 }  // namespace cogserve::cuda::ptx
