@@ -18,7 +18,7 @@ bool suits_quantized_matmul(const QuantizedLayout& layout);
 // y = W x (+ bias) for up to kQuantizedRows rows at a time: x [rows, in] and y [rows, out] are
 // activations, y may be f32, bias [1, out] is f32 or null. Sums are f32; integer formats get their
 // scales after the products of a group are summed. Each row is summed in one order, whatever their
-// number. Bytes: those of W once for each 64 rows.
+// number. Bytes: those of W once for each 64 rows (for each 8, if x is not aligned to 16 bytes).
 void quantized_matmul(const Tensor& x, const QuantizedMatrix& w, const Tensor* bias,
                       const Tensor& y, cudaStream_t stream);
 
