@@ -164,6 +164,7 @@ void CudaBackend::synchronize() {
 }
 
 void CudaBackend::write(void* to, const void* host, size_t bytes) {
+  check_not_recording();
   staging_.write(to, bytes, [&](size_t offset, size_t count, std::byte* out) {
     std::memcpy(out, static_cast<const std::byte*>(host) + offset, count);
   });

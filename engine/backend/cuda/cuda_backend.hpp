@@ -123,6 +123,7 @@ class CudaBackend final : public Backend {
   void check_ids(std::span<const int32_t> ids, int64_t limit) const;
   // `parcel_` on the device. Not while a pass is recorded: a repetition would read what was sent
   // today.
+  void check_not_recording() const;
   const std::byte* send();
   // `array` on the device: the pass's copy, or one that is sent now.
   const int32_t* on_device(std::span<const int32_t> array);

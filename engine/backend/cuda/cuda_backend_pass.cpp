@@ -60,10 +60,14 @@ void CudaBackend::check_ids(std::span<const int32_t> ids, int64_t limit) const {
   }
 }
 
+// A copy would be recorded with the host's memory as it is now, and with the ring's events.
+void CudaBackend::check_not_recording() const {
+  if (graphs_.recording() == nullptr) return;
+  throw cuda::CudaError("an array of the host that is not one of the pass's");
+}
+
 const std::byte* CudaBackend::send() {
-  if (graphs_.recording() != nullptr) {
-    throw cuda::CudaError("an array of the host that is not one of the pass's");
-  }
+  check_not_recording();
   return staging_.send(parcel_);
 }
 

@@ -94,6 +94,7 @@ __device__ __forceinline__ TileCodes<kFormat> load_codes(const QuantizedMatrix& 
 // What load_codes and load_group count in 32 bits.
 inline void check_counts(const QuantizedLayout& layout) {
   check(layout.tile_rows() * layout.tiles_of_a_row() < (1 << 25), "a quantised matrix: too large");
+  check(layout.tile_rows() * layout.groups() < (1 << 27), "a quantised matrix: too many groups");
 }
 
 // The operand A of step `step`: code - zero (kInt4) or code (kInt8), still without their scales, or
