@@ -48,10 +48,7 @@ struct NetworkOptions {
   // Whether only this machine can reach it.
   bool is_local() const;
   // Whether calls must come with a key or a certificate.
-  bool asks_who_calls() const {
-    return !access.api_keys.empty() || !access.api_key_file.empty() ||
-           !tls.client_authorities.empty();
-  }
+  bool asks_who_calls() const { return access.has_keys() || !tls.client_authorities.empty(); }
   // Whether `host` is a number, or "localhost".
   bool is_one_address() const;
   bool has_tls() const { return !tls.certificate.empty(); }
@@ -62,8 +59,8 @@ struct WatchOptions {
   // How long a step of the engine may show no progress before the server is `stuck`; after a third
   // of it health turns NOT_SERVING and new calls are refused, until there is progress again.
   std::chrono::milliseconds stall_timeout{30000};
-  std::chrono::milliseconds refresh_period{
-      10000};  // between looks at files of keys and certificates
+  // Between looks at the files of keys and certificates.
+  std::chrono::milliseconds refresh_period{10000};
 };
 
 class GrpcServer {

@@ -71,7 +71,8 @@ void ServeFlags::add_network_flags() {
   NetworkOptions& network = options_.network;
   table_.group("Network");
   table_.add("host", &network.host, "ADDRESS",
-             "Address to listen on. One that others can reach needs TLS, or --insecure.");
+             "Address to listen on. One that others can reach needs TLS and keys or client "
+             "certificates, or --insecure.");
   table_.add("grpc-port", &network.port, "PORT", "Port to listen on; 0: any free one.");
   table_.add("uds", &network.uds, "PATH", "Listen on a Unix socket, not on host and port.");
   table_.add("grpc-max-message-bytes", &network.max_message_bytes, "SIZE",
@@ -241,9 +242,7 @@ absl::Status ServeFlags::check_access() const {
   if (table_.given("ssl-cert-reqs") && network.tls.client_authorities.empty()) {
     return refuse_flag("ssl-cert-reqs", "wants --ssl-ca-certs: whose certificates?");
   }
-  if (!access.certificate_suffices) return absl::OkStatus();
-  const bool has_keys = !access.api_keys.empty() || !access.api_key_file.empty();
-  if (!has_keys) {
+  if (access.certificate_suffices && !access.has_keys()) {
     return refuse_flag("ssl-cert-reqs",
                        "optional wants --api-key-file or --api-key: who shows no certificate must "
                        "have a key");

@@ -22,6 +22,8 @@ struct AccessOptions {
   // Whether a client's certificate does instead of a key, where not all must have one.
   bool certificate_suffices = false;
   QuotaLimits quota;  // of each caller that has a name
+
+  bool has_keys() const { return !api_keys.empty() || !api_key_file.empty(); }
 };
 
 // What a call brings to say who makes it.

@@ -85,8 +85,8 @@ __device__ __forceinline__ void load_pack(const T* from, int64_t count, float (&
       values[0] = low.x, values[1] = low.y, values[2] = low.z, values[3] = low.w;
       values[4] = high.x, values[5] = high.y, values[6] = high.z, values[7] = high.w;
     } else {
-      const uint4 words =
-          *reinterpret_cast<const uint4*>(from);  // by reference: four loads at times
+      // Passed on by reference they would be four loads at times.
+      const uint4 words = *reinterpret_cast<const uint4*>(from);
       unpack<T>(words, values);
     }
   } else {
