@@ -100,6 +100,7 @@ struct EngineConfig {
   std::string model_dir;
   std::string device = "cpu";
   int threads = 0;  // 0 = one for each core
+  bool bf16_products = false;  // on the CPU: see make_backend; on a GPU they always are
   RopeDtype rope_dtype = RopeDtype::kAuto;
   LoadFormat load_format = LoadFormat::kSafetensors;
   WeightFormats formats;

@@ -9,6 +9,7 @@
 #include "engine/base/error.hpp"
 #include "engine/engine_loop.hpp"
 #include "engine/memory_plan.hpp"
+#include "engine/model/dummy_weights.hpp"
 #include "engine/model/open_weights.hpp"
 #include "engine/model/rope_table.hpp"
 #include "engine/model/weights.hpp"
@@ -46,6 +47,10 @@ absl::Status check_options(const EngineConfig& config, const ModelConfig& model)
     return option_error("max-model-len", "the model has " + std::to_string(model.max_positions) +
                                              " positions, got " +
                                              std::to_string(config.max_model_len));
+  }
+  if (config.bf16_products && dummy_dtype(model.dtype) != DType::kBF16) {
+    return option_error("dtype",
+                        "bfloat16 wants a checkpoint in it, this one is in " + model.dtype);
   }
   return absl::OkStatus();
 }
@@ -165,7 +170,7 @@ absl::StatusOr<std::unique_ptr<Engine>> load_and_start(const EngineConfig& confi
 absl::StatusOr<std::unique_ptr<Engine>> Engine::create(const EngineConfig& config,
                                                        const Progress& progress,
                                                        FaultLog fault_log) {
-  auto backend = make_backend(config.device, config.threads);
+  auto backend = make_backend(config.device, config.threads, config.bf16_products);
   if (!backend.ok()) return backend.status();
   return start_engine(config, *std::move(backend), progress, std::move(fault_log));
 }

@@ -30,8 +30,10 @@ void ServeFlags::add_model_flags() {
   table_.add_choice("template", &options_.chat_template, {"auto", "chat", "vqa", "base"},
                     "Prompt template of requests that name none; auto: as the checkpoint says.");
   table_.add("threads", &engine.threads, "N", "Threads of the CPU device; 0: one for each core.");
-  table_.add_choice("dtype", &dtype_, {"auto"},
-                    "What is not quantised is kept in memory as the checkpoint stores it.");
+  table_.add_choice("dtype", &dtype_, {"auto", "bfloat16"},
+                    "Of the activations that go into matrix products; auto: f32 on the CPU, "
+                    "bfloat16 on a GPU. On a CPU with AVX512_BF16 bfloat16 takes half the time. "
+                    "Matrices are kept as the checkpoint stores them.");
   formats_.add_to(&table_);
   table_.add_choice("load-format", &load_format_, {"safetensors", "dummy"},
                     "dummy: random weights from --seed, to try shapes and speed.");
@@ -115,6 +117,10 @@ void ServeFlags::add_access_flags() {
   table_.add_choice("ssl-cert-reqs", &cert_reqs_, {"required", "optional"},
                     "Whether all clients must show a certificate; optional: it does instead of a "
                     "key.");
+  table_.add("ssl-allowed-name", &access.allowed_names, "NAME",
+             "Name that a client's certificate must have, one of these if there are several: a DNS "
+             "name or URI of its subject alternative names or, if it has none, its common name. "
+             "Unless given: any.");
   table_.add("max-calls-per-caller", &access.quota.max_calls, "N",
              "Calls that the owner of a key or certificate may have running and waiting; 0: any "
              "number.");
@@ -128,7 +134,8 @@ void ServeFlags::add_access_flags() {
 void ServeFlags::add_server_flags() {
   table_.group("Server");
   table_.add("shutdown-timeout", &options_.shutdown_timeout, "TIME",
-             "How long running calls may go on after SIGTERM.");
+             "How long running calls may go on after SIGTERM; at most 10 s later the process "
+             "ends.");
   table_.add("stall-timeout", &options_.stall_timeout, "TIME",
              "A step that hangs for so long ends the process; for a third of it, NOT_SERVING. "
              "Longer for a large model on few cores.");
@@ -159,6 +166,7 @@ absl::Status ServeFlags::complete() {
   engine.rope_dtype = rope_dtype_ == "bf16"   ? RopeDtype::kBF16
                       : rope_dtype_ == "fp32" ? RopeDtype::kF32
                                               : RopeDtype::kAuto;
+  engine.bf16_products = dtype_ == "bfloat16";
   engine.max_itl = std::chrono::milliseconds(max_itl_ms_);
   if (!table_.given("max-image-bytes")) {
     max_image_bytes_ = std::min<uint64_t>(max_image_bytes_, options_.network.max_message_bytes);
@@ -241,6 +249,12 @@ absl::Status ServeFlags::check_access() const {
   }
   if (table_.given("ssl-cert-reqs") && network.tls.client_authorities.empty()) {
     return refuse_flag("ssl-cert-reqs", "wants --ssl-ca-certs: whose certificates?");
+  }
+  if (!access.allowed_names.empty() && network.tls.client_authorities.empty()) {
+    return refuse_flag("ssl-allowed-name", "wants --ssl-ca-certs: whose certificates?");
+  }
+  for (const std::string& name : access.allowed_names) {
+    if (name.empty()) return refuse_flag("ssl-allowed-name", "wants a name, got nothing");
   }
   if (access.certificate_suffices && !access.has_keys()) {
     return refuse_flag("ssl-cert-reqs",

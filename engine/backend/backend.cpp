@@ -14,8 +14,12 @@
 
 namespace cogserve {
 
-absl::StatusOr<std::unique_ptr<Backend>> make_backend(std::string_view device, int threads) {
-  if (device == "cpu") return std::make_unique<CpuBackend>(threads);
+absl::StatusOr<std::unique_ptr<Backend>> make_backend(std::string_view device, int threads,
+                                                      bool bf16_products) {
+  if (device == "cpu") {
+    return std::make_unique<CpuBackend>(threads,
+                                        bf16_products ? cpu::Products::kBF16 : cpu::Products::kF32);
+  }
 #ifdef COGSERVE_WITH_CUDA
   return CudaBackend::create(device);
 #else

@@ -213,8 +213,10 @@ class Backend {
   uint64_t passes_ = 0;
 };
 
-// `device` is "cpu" or "cuda:<n>"; `threads` 0 = one for each core (CPU only). INVALID_ARGUMENT
-// for a device that this build does not know.
-absl::StatusOr<std::unique_ptr<Backend>> make_backend(std::string_view device, int threads);
+// `device` is "cpu" or "cuda:<n>". Of the CPU alone: `threads` 0 = one for each core;
+// `bf16_products`: activations are rounded to bf16 where a bf16 matrix is multiplied.
+// INVALID_ARGUMENT for a device that this build does not know.
+absl::StatusOr<std::unique_ptr<Backend>> make_backend(std::string_view device, int threads,
+                                                      bool bf16_products = false);
 
 }  // namespace cogserve

@@ -2,7 +2,8 @@
 // streams read) with 1 to 32 sequences, at the layer shapes of Llama 3 8B, which are those of the
 // model's language expert, with random bf16 weights, or with int4 ones and an int8 head.
 //
-//   decode_bench [--threads N] [--tries N] [--layers N] [--int4 1] [Google Benchmark's flags]
+//   decode_bench [--threads N] [--tries N] [--layers N] [--bf16-products 1] [--int4 1]
+//                [Google Benchmark's flags]
 //
 // Prompts are not computed: keys and values are random numbers from the start, which costs a
 // decode step the same. Every figure is the best of `tries`.
@@ -204,8 +205,9 @@ int run(int argc, char** argv) {
   if (int4) {
     formats = {.decoder = WeightFormat::kInt4, .head = WeightFormat::kInt8};
   }
+  const bool bf16_products = bench::take_flag(argc, argv, "--bf16-products", 0) != 0;
   benchmark::Initialize(&argc, argv);
-  const auto backend = expect(make_backend("cpu", threads));
+  const auto backend = expect(make_backend("cpu", threads, bf16_products));
   std::printf("%s\n", backend->description().c_str());
   cpu::ThreadPool pool(threads);
   const double bandwidth = bench::read_bandwidth(pool, 5);

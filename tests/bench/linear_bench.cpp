@@ -33,7 +33,8 @@ constexpr int64_t kIn = 4096;
 constexpr int kRows[] = {1, 4, 16, 64, 512};
 
 struct Setup {
-  explicit Setup(int threads) : backend(threads), x(512 * kIn), y(512 * kOut) {
+  explicit Setup(int threads)
+      : backend(threads), bf16_backend(threads, cpu::Products::kBF16), x(512 * kIn), y(512 * kOut) {
     std::mt19937 generator(1);
     std::uniform_real_distribution<float> uniform(-1.0f, 1.0f);
     for (float& value : x) value = uniform(generator);
@@ -41,8 +42,9 @@ struct Setup {
     for (float& value : w) value = uniform(generator);
     std::vector<uint16_t> halves(w.size());
     for (size_t i = 0; i < w.size(); ++i) halves[i] = to_bfloat16(w[i]).bits;
-    bf16 = load(halves.data(), DType::kBF16);
-    f32 = load(w.data(), DType::kF32);
+    bf16 = load(halves.data(), DType::kBF16, backend);
+    bf16_pairs = load(halves.data(), DType::kBF16, bf16_backend);
+    f32 = load(w.data(), DType::kF32, backend);
     int4 = load({WeightFormat::kInt4, 128});
     int8 = load({WeightFormat::kInt8, kIn});
 #ifdef COGSERVE_WITH_OPENBLAS
@@ -51,8 +53,8 @@ struct Setup {
 #endif
   }
 
-  Weight load(const void* data, DType dtype) {
-    return *backend.load_weight(
+  static Weight load(const void* data, DType dtype, CpuBackend& loader) {
+    return *loader.load_weight(
         dense_weight({static_cast<const std::byte*>(data), dtype, {kOut, kIn}}));
   }
 
@@ -60,9 +62,10 @@ struct Setup {
     return *backend.load_weight(testing::RandomWeight(kind, kOut, kIn, 1).host());
   }
 
-  void linear(const Weight& weight, int rows) {
-    backend.linear(Tensor::matrix(x.data(), DType::kF32, rows, kIn), weight, nullptr,
-                   Tensor::matrix(y.data(), DType::kF32, rows, kOut));
+  void linear(const Weight& weight, int rows) { linear(weight, rows, backend); }
+  void linear(const Weight& weight, int rows, CpuBackend& by) {
+    by.linear(Tensor::matrix(x.data(), DType::kF32, rows, kIn), weight, nullptr,
+              Tensor::matrix(y.data(), DType::kF32, rows, kOut));
   }
 
 #ifdef COGSERVE_WITH_OPENBLAS
@@ -79,9 +82,11 @@ struct Setup {
 #endif
 
   CpuBackend backend;
+  CpuBackend bf16_backend;  // that multiplies bf16 by bf16
   std::vector<float> x;
   std::vector<float> y;
   Weight bf16;
+  Weight bf16_pairs;  // of bf16_backend
   Weight f32;
   Weight int4;
   Weight int8;
@@ -116,6 +121,20 @@ void print_table(const bench::BestReporter& results, double bandwidth, double pe
                 bf16 * 1e3, results.seconds(name_of("f32", rows)) * 1e3, blas * 1e3,
                 flop / bf16 / 1e9, 100 * flop / bf16 / peak, 100 * bytes / bf16 / bandwidth,
                 blas / bf16, rows * one_row / bf16);
+  }
+}
+
+// Against the peak of f32.
+void print_bf16_products_table(const bench::BestReporter& results, double bandwidth, double peak) {
+  std::printf("\n%5s %10s %10s %8s %8s %8s\n", "rows", "by bf16 ms", "GFLOP/s", "of peak",
+              "of bytes", "vs bf16");
+  for (int rows : kRows) {
+    const double bf16 = results.seconds(name_of("bf16", rows));
+    const double pairs = results.seconds(name_of("bf16_products", rows));
+    const double flop = 2.0 * rows * kOut * kIn;
+    const double bytes = 2.0 * kOut * kIn;
+    std::printf("%5d %10.2f %10.1f %7.0f%% %7.0f%% %7.2fx\n", rows, pairs * 1e3, flop / pairs / 1e9,
+                100 * flop / pairs / peak, 100 * bytes / pairs / bandwidth, bf16 / pairs);
   }
 }
 
@@ -166,6 +185,8 @@ int run(int argc, char** argv) {
   const double peak_before = bench::fma_peak(pool, tries);
   for (int rows : kRows) {
     add_benchmark("bf16", rows, tries, [&](int n) { setup.linear(setup.bf16, n); });
+    add_benchmark("bf16_products", rows, tries,
+                  [&](int n) { setup.linear(setup.bf16_pairs, n, setup.bf16_backend); });
     add_benchmark("f32", rows, tries, [&](int n) { setup.linear(setup.f32, n); });
     add_benchmark("int4", rows, tries, [&](int n) { setup.linear(setup.int4, n); });
     add_benchmark("int8", rows, tries, [&](int n) { setup.linear(setup.int8, n); });
@@ -178,6 +199,7 @@ int run(int argc, char** argv) {
   const double bandwidth = std::max(bandwidth_before, bench::read_bandwidth(pool, tries));
   const double peak = std::max(peak_before, bench::fma_peak(pool, tries));
   print_table(reporter, bandwidth, peak);
+  print_bf16_products_table(reporter, bandwidth, peak);
   print_quantized_table(reporter, setup, bandwidth, peak);
   print_turns(setup, pool);
   return 0;

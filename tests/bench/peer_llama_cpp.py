@@ -114,13 +114,12 @@ def print_table(peer_paths, cogserve_paths):
     names = ["llama.cpp " + pathlib.Path(path).stem for path in peer_paths]
     peers = [read_peer(path) for path in peer_paths]
     ours = read_cogserve(cogserve_paths)
-    print("\ntokens/s; ratio: cogserve to the fastest llama.cpp")
-    print(f"{'sequences':>9} " + " ".join(f"{name:>15}" for name in names) +
-          f" {'cogserve':>9} {'ratio':>6}")
+    print("\ntokens/s, and cogserve's as a multiple of each llama.cpp's")
+    print(f"{'sequences':>9} {'cogserve':>9} " + " ".join(f"{name:>22}" for name in names))
     for sequences in sorted(ours):
-        rates = [peer[sequences] for peer in peers]
-        print(f"{sequences:9} " + " ".join(f"{rate:15.2f}" for rate in rates) +
-              f" {ours[sequences]:9.2f} {ours[sequences] / max(rates):5.2f}x")
+        columns = (f"{peer[sequences]:14.2f} {ours[sequences] / peer[sequences]:6.2f}x"
+                   for peer in peers)
+        print(f"{sequences:9} {ours[sequences]:9.2f} " + " ".join(columns))
 
 
 def main():

@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Batched decoding beside llama.cpp: the same layer shapes, the same contexts and threads, by turns
-# in one run, with 16-bit weights and with 4-bit ones (and an 8-bit head); prints a table of each
+# in one run, with 16-bit weights (ours with f32 activations, and with bf16 ones, as the peer has
+# them where its weights are bf16) and with 4-bit ones (and an 8-bit head); prints a table of each
 # with the best of all turns.
 #
 # Usage: tests/bench/peer_llama_cpp.sh SCRATCH_DIR [THREADS [TURNS [LAYERS]]]
@@ -52,7 +53,7 @@ for dtype in bf16 f16 q4_0; do
   model=random-$layers-layers-$dtype.gguf
   [ -f "$model" ] || $python "$here/peer_llama_cpp.py" gguf "$model" --dtype $dtype --layers "$layers"
 done
-rm -f bf16.jsonl f16.jsonl q4_0.jsonl cogserve-int4-*.json
+rm -f bf16.jsonl f16.jsonl q4_0.jsonl cogserve-*.json
 
 # Contexts of 121 to 136 tokens, as decode_bench's.
 run_peer() {
@@ -62,19 +63,26 @@ run_peer() {
     grep '^{' >>"$1.jsonl"
 }
 run_cogserve() {
-  "$decode_bench" --threads "$threads" --tries 1 --layers "$layers" --int4 "$1" \
-    --benchmark_out="cogserve-int4-$1-$2.json" --benchmark_out_format=json
+  local name=$1
+  shift
+  "$decode_bench" --threads "$threads" --tries 1 --layers "$layers" "$@" \
+    --benchmark_out="cogserve-$name.json" --benchmark_out_format=json
 }
 
 # By turns, because a shared machine's memory is faster in one minute than in the next.
 for ((turn = 0; turn < turns; ++turn)); do
   for dtype in bf16 f16; do run_peer $dtype; done
-  run_cogserve 0 "$turn"
+  run_cogserve "f32-$turn"
+  run_cogserve "bf16-$turn" --bf16-products 1
   run_peer q4_0
-  run_cogserve 1 "$turn"
+  run_cogserve "int4-$turn" --int4 1
 done
-for int4 in 0 1; do
-  peers=(bf16.jsonl f16.jsonl)
-  if [ $int4 = 1 ]; then peers=(q4_0.jsonl); fi
-  $python "$here/peer_llama_cpp.py" table --peer "${peers[@]}" --cogserve cogserve-int4-$int4-*.json
+for products in f32 bf16; do
+  echo
+  echo "16-bit weights, ours times $products activations"
+  $python "$here/peer_llama_cpp.py" table --peer bf16.jsonl f16.jsonl \
+    --cogserve cogserve-$products-*.json
 done
+echo
+echo "4-bit weights"
+$python "$here/peer_llama_cpp.py" table --peer q4_0.jsonl --cogserve cogserve-int4-*.json

@@ -40,27 +40,48 @@ double worst_error(const Matrix& x, const StoredTensor& w, const Matrix* bias, c
   return worst;
 }
 
-class CpuLinearOfDtype : public ::testing::TestWithParam<DType> {};
+struct Kind {
+  DType dtype;
+  cpu::Products products = cpu::Products::kF32;
+};
 
-TEST_P(CpuLinearOfDtype, equals_a_plain_loop_for_odd_shapes) {
-  CpuBackend backend(2);
-  for (const int64_t rows : {1, 2, 3, 4, 5, 6, 7, 8, 13, 97}) {
+std::string name_of(const Kind& kind) {
+  return std::string(dtype_name(kind.dtype)) +
+         (kind.products == cpu::Products::kBF16 ? "_by_bf16" : "");
+}
+
+class CpuLinearOf : public ::testing::TestWithParam<Kind> {
+ protected:
+  // What is multiplied of x.
+  Matrix multiplied(Matrix x) const {
+    if (GetParam().products == cpu::Products::kF32) return x;
+    for (int64_t r = 0; r < x.rows(); ++r) {
+      for (int64_t k = 0; k < x.cols(); ++k) x.at(r, k) = to_float(to_bfloat16(x.at(r, k)));
+    }
+    return x;
+  }
+};
+
+TEST_P(CpuLinearOf, equals_a_plain_loop_for_odd_shapes) {
+  CpuBackend backend(2, GetParam().products);
+  for (const int64_t rows : {1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 97}) {
     for (const auto& [out, in] :
          {std::pair{1, 1}, {5, 3}, {16, 8}, {17, 31}, {48, 300}, {131, 77}}) {
       const Matrix x = Matrix::random(rows, in, rows + in, 5);
+      const Matrix inputs = multiplied(x);
       const Matrix bias = Matrix::random(1, out, 7);
-      const StoredTensor stored(Matrix::random(out, in, out), GetParam());
+      const StoredTensor stored(Matrix::random(out, in, out), GetParam().dtype);
       const Weight weight = *backend.load_weight(dense_weight(stored.host()));
-      EXPECT_LT(worst_error(x, stored, nullptr, multiply(backend, x, weight, nullptr)), 1e-6);
-      EXPECT_LT(worst_error(x, stored, &bias, multiply(backend, x, weight, &bias)), 1e-6)
+      EXPECT_LT(worst_error(inputs, stored, nullptr, multiply(backend, x, weight, nullptr)), 1e-6);
+      EXPECT_LT(worst_error(inputs, stored, &bias, multiply(backend, x, weight, &bias)), 1e-6)
           << rows << " rows, " << out << " x " << in;
     }
   }
 }
 
-TEST_P(CpuLinearOfDtype, gives_each_row_the_bits_it_has_alone) {
-  CpuBackend alone(1);
-  const StoredTensor stored(Matrix::random(133, 531, 1), GetParam());
+TEST_P(CpuLinearOf, gives_each_row_the_bits_it_has_alone) {
+  CpuBackend alone(1, GetParam().products);
+  const StoredTensor stored(Matrix::random(133, 531, 1), GetParam().dtype);
   const Matrix bias = Matrix::random(1, 133, 2);
   const Weight weight = *alone.load_weight(dense_weight(stored.host()));
   const Matrix all = Matrix::random(230, 531, 3);
@@ -71,8 +92,8 @@ TEST_P(CpuLinearOfDtype, gives_each_row_the_bits_it_has_alone) {
                  expected.tensor().slice_rows(r, 1));
   }
   for (const int threads : {1, 2, 3}) {
-    CpuBackend backend(threads);
-    for (const int64_t rows : {2, 3, 4, 5, 6, 7, 8, 11, 16, 64, 95, 230}) {
+    CpuBackend backend(threads, GetParam().products);
+    for (const int64_t rows : {2, 3, 4, 5, 6, 7, 8, 11, 12, 14, 16, 17, 64, 95, 230}) {
       Matrix y(rows, 133);
       const Tensor bias_tensor = bias.tensor();
       const int64_t begin = all.rows() - rows;
@@ -86,11 +107,11 @@ TEST_P(CpuLinearOfDtype, gives_each_row_the_bits_it_has_alone) {
   }
 }
 
-TEST_P(CpuLinearOfDtype, has_the_same_bits_on_every_simd_target) {
-  CpuBackend backend(1);
-  const StoredTensor stored(Matrix::random(50, 300, 1), GetParam());
+TEST_P(CpuLinearOf, has_the_same_bits_on_every_simd_target) {
+  CpuBackend backend(1, GetParam().products);
+  const StoredTensor stored(Matrix::random(50, 300, 1), GetParam().dtype);
   const Weight weight = *backend.load_weight(dense_weight(stored.host()));
-  for (const int64_t rows : {1, 3, 6, 8, 20}) {
+  for (const int64_t rows : {1, 3, 6, 8, 12, 16, 20}) {
     const Matrix x = Matrix::random(rows, 300, 5);
     const Matrix expected = multiply(backend, x, weight, nullptr);
     std::set<std::string> tried;
@@ -107,17 +128,20 @@ TEST_P(CpuLinearOfDtype, has_the_same_bits_on_every_simd_target) {
   }
 }
 
-TEST_P(CpuLinearOfDtype, multiplies_every_stored_value_exactly) {
+TEST_P(CpuLinearOf, multiplies_every_stored_value_exactly) {
   // One weight at a time: y = w. All finite 16-bit patterns, or a sample of f32.
-  CpuBackend backend(2);
+  CpuBackend backend(2, GetParam().products);
   Matrix values(1 << 12, 16);
   for (int64_t i = 0; i < values.rows() * 16; ++i) {
     const uint16_t bits = static_cast<uint16_t>(i);
-    float value = GetParam() == DType::kF16 ? to_float(Float16{bits}) : to_float(BFloat16{bits});
+    float value =
+        GetParam().dtype == DType::kF16 ? to_float(Float16{bits}) : to_float(BFloat16{bits});
     if (!std::isfinite(value)) value = 1.0f;
+    // Instructions for products of bf16 take subnormal numbers for zero.
+    if (GetParam().products == cpu::Products::kBF16 && !std::isnormal(value)) value = 0.0f;
     values.at(i / 16, i % 16) = value;
   }
-  const StoredTensor stored(values, GetParam());
+  const StoredTensor stored(values, GetParam().dtype);
   const Weight weight = *backend.load_weight(dense_weight(stored.host()));
   Matrix x(16, 16);
   for (int64_t r = 0; r < 16; ++r) {
@@ -129,9 +153,10 @@ TEST_P(CpuLinearOfDtype, multiplies_every_stored_value_exactly) {
   }
 }
 
-INSTANTIATE_TEST_SUITE_P(All, CpuLinearOfDtype,
-                         ::testing::Values(DType::kF32, DType::kBF16, DType::kF16),
-                         [](const auto& param) { return std::string(dtype_name(param.param)); });
+INSTANTIATE_TEST_SUITE_P(All, CpuLinearOf,
+                         ::testing::Values(Kind{DType::kF32}, Kind{DType::kBF16}, Kind{DType::kF16},
+                                           Kind{DType::kBF16, cpu::Products::kBF16}),
+                         [](const auto& param) { return name_of(param.param); });
 
 TEST(CpuLinear, lets_a_nan_poison_its_own_row_only) {
   CpuBackend backend(2);
@@ -141,6 +166,20 @@ TEST(CpuLinear, lets_a_nan_poison_its_own_row_only) {
   const Matrix y = multiply(backend, x, *backend.load_weight(dense_weight(stored.host())), nullptr);
   for (int64_t r = 0; r < 9; ++r) {
     for (int64_t n = 0; n < 20; ++n) EXPECT_EQ(std::isnan(y.at(r, n)), r == 4);
+  }
+}
+
+TEST(CpuLinear, multiplies_in_bf16_only_what_is_stored_in_it) {
+  const Matrix x = Matrix::random(5, 48, 1);
+  CpuBackend in_f32(1);
+  CpuBackend in_bf16(1, cpu::Products::kBF16);
+  for (const DType dtype : {DType::kF32, DType::kF16, DType::kBF16}) {
+    const StoredTensor stored(Matrix::random(20, 48, 2), dtype);
+    const Matrix expected =
+        multiply(in_f32, x, *in_f32.load_weight(dense_weight(stored.host())), nullptr);
+    const Matrix y =
+        multiply(in_bf16, x, *in_bf16.load_weight(dense_weight(stored.host())), nullptr);
+    EXPECT_EQ(testing::same_bits(y, expected), dtype != DType::kBF16) << dtype_name(dtype);
   }
 }
 

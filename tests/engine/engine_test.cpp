@@ -338,6 +338,21 @@ TEST_P(EngineTest, takes_requests_from_many_threads) {
   for (auto& answer : answers) EXPECT_EQ(answer.get(), expected.ids);
 }
 
+TEST(Engine, answers_the_same_alone_and_in_a_batch_with_bf16_products) {
+  const auto requests = mixed_requests(12);
+  const auto in_bf16 = [](EngineConfig& config) { config.bf16_products = true; };
+  const auto one_by_one = make_tiny_engine(in_bf16);
+  EXPECT_THAT(one_by_one->info().device, HasSubstr("bf16 products"));
+  const auto alone = answers_one_by_one(*one_by_one, requests);
+  const auto engine = make_tiny_engine([&](EngineConfig& config) {
+    in_bf16(config);
+    config.max_num_batched_tokens = 64;
+    config.threads = 3;
+  });
+  expect_same_answers(answers_together(*engine, requests), alone);
+  EXPECT_NE(answers_one_by_one(*make_tiny_engine(), requests)[0].logprobs, alone[0].logprobs);
+}
+
 // The published shapes, on a machine that has not 39 GB to spare: refused before a byte is loaded.
 TEST(Engine, refuses_what_does_not_fit_before_it_loads_anything) {
   const auto backend = make_backend("cpu", 1).value();
@@ -364,6 +379,13 @@ TEST(Engine, says_what_is_wrong_with_its_configuration) {
   engine = Engine::create(config, nullptr);
   ASSERT_FALSE(engine.ok());
   EXPECT_THAT(std::string(engine.status().message()), HasSubstr("tpu"));
+  config.device = "cpu";
+  config.bf16_products = true;
+  config.model_dir = COGSERVE_SOURCE_DIR "/tests/data/golden/mha-f16";
+  engine = Engine::create(config, nullptr);
+  ASSERT_FALSE(engine.ok());
+  EXPECT_EQ(std::string(engine.status().message()),
+            "--dtype: bfloat16 wants a checkpoint in it, this one is in float16");
 }
 
 }  // namespace

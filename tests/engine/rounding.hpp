@@ -27,7 +27,7 @@ class Rounding {
         decoder_((kDecoderRoundings * config.layers + kHeadRoundings) *
                  (stored == activation ? 1 : 2)) {}
 
-  // Rows of the CPU backend, which rounds nothing below f32, have the same bits in every company.
+  // Nothing is rounded below f32.
   bool exact() const { return activation_ == DType::kF32; }
 
   // Largest difference of a value, for results with that root mean square.

@@ -1,7 +1,7 @@
 // What a test program was told on its command line, and the backend it runs on.
 //
-//   --device cpu | cuda:<n>   (default: cpu)
-//   --longest N               leaves out golden cases of more than N tokens (default: none)
+//   --device cpu | cpu:bf16 | cuda:<n>   (default: cpu; cpu:bf16 has bf16 products)
+//   --longest N   leaves out golden cases of more than N tokens (default: none)
 //
 // A program that is linked with cuda_emulator/test_backend.cpp has the emulator for its CUDA
 // device.
@@ -22,7 +22,9 @@ struct TestOptions {
 };
 const TestOptions& test_options();
 
-// As make_backend.
+inline constexpr std::string_view kBF16ProductsDevice = "cpu:bf16";
+
+// As make_backend, and that device.
 absl::StatusOr<std::unique_ptr<Backend>> make_test_backend(std::string_view device, int threads);
 
 }  // namespace cogserve

@@ -73,6 +73,13 @@ TEST(ServeFlags, the_tower_follows_the_decoder_unless_told) {
   EXPECT_THAT(parse({"--lm-head-dtype", "int4"}).error, HasSubstr("bf16, int8"));
 }
 
+TEST(ServeFlags, products_are_in_bf16_only_where_that_is_asked_for) {
+  EXPECT_FALSE(parse({}).options.engine.bf16_products);
+  EXPECT_FALSE(parse({"--dtype", "auto"}).options.engine.bf16_products);
+  EXPECT_TRUE(parse({"--dtype", "bfloat16"}).options.engine.bf16_products);
+  EXPECT_THAT(parse({"--dtype", "float16"}).error, HasSubstr("auto, bfloat16"));
+}
+
 TEST(ServeFlags, every_value_lands_where_it_belongs) {
   const Parsed parsed = parse({"--model",
                                "/models/cog/",
@@ -160,6 +167,10 @@ TEST(ServeFlags, flags_that_contradict_each_other_are_refused) {
     return parse(more).error;
   };
   EXPECT_THAT(with({"--ssl-ca-certs", "a", "--ssl-cert-reqs", "optional"}), HasSubstr("--api-key"));
+  EXPECT_THAT(with({"--ssl-allowed-name", "gateway"}),
+              HasSubstr("--ssl-allowed-name: wants --ssl-ca-certs"));
+  EXPECT_THAT(with({"--ssl-ca-certs", "a", "--ssl-allowed-name", ""}),
+              HasSubstr("--ssl-allowed-name: wants a name, got nothing"));
   EXPECT_THAT(with({"--host", "example.org"}), HasSubstr("wants an address with TLS, not a name"));
   EXPECT_EQ(with({"--host", "localhost"}), "");
   EXPECT_THAT(parse({"--api-key-file", ""}).error, HasSubstr("--api-key-file: wants a file"));
@@ -170,6 +181,15 @@ TEST(ServeFlags, flags_that_contradict_each_other_are_refused) {
   EXPECT_THAT(parse({"--max-image-bytes", "33MiB"}).error, HasSubstr("--max-image-bytes"));
   EXPECT_THAT(parse({"--rope-dtype", "fp16"}).error, HasSubstr("auto, bf16, fp32"));
   EXPECT_THAT(parse({"--max-queue-time", "0"}).error, HasSubstr("--max-queue-time"));
+}
+
+TEST(ServeFlags, certificates_may_have_one_of_several_allowed_names) {
+  const Parsed parsed =
+      parse({"--ssl-certfile", "c", "--ssl-keyfile", "k", "--ssl-ca-certs", "a",
+             "--ssl-allowed-name", "gateway", "--ssl-allowed-name", "spiffe://example.org/batch"});
+  EXPECT_EQ(parsed.error, "");
+  EXPECT_THAT(parsed.options.network.access.allowed_names,
+              ElementsAre("gateway", "spiffe://example.org/batch"));
 }
 
 TEST(ServeFlags, an_empty_model_is_not_the_demo_model) {

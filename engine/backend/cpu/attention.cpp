@@ -237,17 +237,17 @@ void attend(const AttentionUnit& unit, float* memory) {
     for (size_t tile = 0; tile < tiles.count; ++tile) {
       const size_t first = tiles.begin(tile);
       if (visible(tiles.begin(tile + 1) - 1) == 0) continue;
-      multiply_tile<InterleavedRows, float>(tiles.size(tile),
-                                            {.a = scratch.queries + first * dims,
-                                             .a_row_stride = 0,
-                                             .b = scratch.keys,
-                                             .b_panel_stride = kPanelWidth * dims,
-                                             .c = scratch.scores + first * kKeyTile,
-                                             .c_row_stride = kKeyTile,
-                                             .c_panel_stride = kPanelWidth,
-                                             .panels = panel_count(count),
-                                             .depth = dims,
-                                             .accumulate = false});
+      multiply_tile<InterleavedRows>(tiles.size(tile),
+                                     Product<float>{.a = scratch.queries + first * dims,
+                                                    .a_row_stride = 0,
+                                                    .b = scratch.keys,
+                                                    .b_panel_stride = kPanelWidth * dims,
+                                                    .c = scratch.scores + first * kKeyTile,
+                                                    .c_row_stride = kKeyTile,
+                                                    .c_panel_stride = kPanelWidth,
+                                                    .panels = panel_count(count),
+                                                    .depth = dims,
+                                                    .accumulate = false});
     }
     size_t row = 0;
     while (row < rows && visible(row) == 0) ++row;
@@ -260,16 +260,17 @@ void attend(const AttentionUnit& unit, float* memory) {
                    scratch.weights + end, scratch.sums + end * scratch.padded_dim,
                    scratch.padded_dim);
       }
-      multiply_tile<StridedRows, float>(end - row, {.a = scratch.scores + row * kKeyTile,
-                                                    .a_row_stride = kKeyTile,
-                                                    .b = scratch.values,
-                                                    .b_panel_stride = kValuePanel,
-                                                    .c = scratch.sums + row * scratch.padded_dim,
-                                                    .c_row_stride = scratch.padded_dim,
-                                                    .c_panel_stride = kPanelWidth,
-                                                    .panels = scratch.padded_dim / kPanelWidth,
-                                                    .depth = seen,
-                                                    .accumulate = true});
+      multiply_tile<StridedRows>(end - row,
+                                 Product<float>{.a = scratch.scores + row * kKeyTile,
+                                                .a_row_stride = kKeyTile,
+                                                .b = scratch.values,
+                                                .b_panel_stride = kValuePanel,
+                                                .c = scratch.sums + row * scratch.padded_dim,
+                                                .c_row_stride = scratch.padded_dim,
+                                                .c_panel_stride = kPanelWidth,
+                                                .panels = scratch.padded_dim / kPanelWidth,
+                                                .depth = seen,
+                                                .accumulate = true});
       row = end;
     }
   }

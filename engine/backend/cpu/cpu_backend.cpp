@@ -6,9 +6,9 @@
 #include <utility>
 
 #include "engine/backend/cpu/attention.hpp"
+#include "engine/backend/cpu/bf16_dot.hpp"
 #include "engine/backend/cpu/codebook.hpp"
 #include "engine/backend/cpu/elementwise.hpp"
-#include "engine/backend/cpu/linear.hpp"
 #include "engine/backend/cpu/memory.hpp"
 #include "engine/backend/cpu/norms.hpp"
 #include "engine/backend/cpu/pictures.hpp"
@@ -33,12 +33,17 @@ void for_each_row(const Tensor& tensor, const CopyRow& copy_row) {
 
 }  // namespace
 
-CpuBackend::CpuBackend(int threads)
-    : pool_(threads), workspace_(pool_.size()), sampling_(pool_.size()) {}
+CpuBackend::CpuBackend(int threads, cpu::Products products)
+    : products_(products), pool_(threads), workspace_(pool_.size()), sampling_(pool_.size()) {}
 
 std::string CpuBackend::description() const {
-  return "cpu (" + cpu::simd_name() + ", " + std::to_string(pool_.size()) +
-         (pool_.size() == 1 ? " thread)" : " threads)");
+  std::string text = "cpu (" + cpu::simd_name() + ", " + std::to_string(pool_.size()) +
+                     (pool_.size() == 1 ? " thread" : " threads");
+  if (products_ == cpu::Products::kBF16) {
+    text +=
+        cpu::has_bf16_dot() ? ", bf16 products" : ", bf16 products without instructions for them";
+  }
+  return text + ")";
 }
 
 int64_t CpuBackend::available_memory() const { return cpu::available_memory(); }
@@ -81,7 +86,7 @@ absl::StatusOr<Weight> CpuBackend::load_weight(const HostWeight& source) {
   weight.storage = *std::move(storage);
   switch (source.format) {
     case WeightFormat::kDense:
-      cpu::pack_weight(source.dense.data, weight, pool_);
+      cpu::pack_weight(source.dense.data, weight, products_, pool_);
       break;
     case WeightFormat::kInt8:
     case WeightFormat::kInt4:
@@ -140,8 +145,11 @@ void CpuBackend::linear(const Tensor& x, const Weight& w, const Tensor* bias, co
   check(x.cols == w.in_features && y.cols == w.out_features,
         "linear: shapes do not fit the weight");
   check(bias == nullptr || is_vector_for(*bias, y), "linear: bias is [1, out]");
-  const bool codes = w.format == WeightFormat::kInt8 || w.format == WeightFormat::kInt4;
-  (codes ? cpu::quantized_linear : cpu::linear)(x, w, bias, y, workspace_, pool_);
+  if (w.format == WeightFormat::kInt8 || w.format == WeightFormat::kInt4) {
+    cpu::quantized_linear(x, w, bias, y, workspace_, pool_);
+  } else {
+    cpu::linear(x, w, products_, bias, y, workspace_, pool_);
+  }
   pulse().beat();
 }
 

@@ -1,4 +1,5 @@
-// The CPU backend: every operation of Backend in f32, on all cores, done when the call returns.
+// The CPU backend: every operation of Backend in f32 (matrix products in bf16 where that is asked
+// for), on all cores, done when the call returns.
 //
 // Owned by the engine, used by the engine thread alone; the threads of its pool work inside calls
 // only. This class checks shapes (a wrong one throws InvariantError) and hands on to the kernels,
@@ -11,6 +12,7 @@
 #include <vector>
 
 #include "engine/backend/backend.hpp"
+#include "engine/backend/cpu/linear.hpp"
 #include "engine/backend/cpu/sampling.hpp"
 #include "engine/backend/cpu/thread_pool.hpp"
 #include "engine/backend/cpu/workspace.hpp"
@@ -26,7 +28,7 @@ size_t vector_bytes(int64_t n);
 class CpuBackend final : public Backend {
  public:
   // `threads` 0 = one for each core.
-  explicit CpuBackend(int threads);
+  explicit CpuBackend(int threads, cpu::Products products = cpu::Products::kF32);
 
   std::string description() const override;
   DType activation_dtype() const override { return DType::kF32; }
@@ -75,6 +77,7 @@ class CpuBackend final : public Backend {
   void collect(std::span<SampledToken> sampled) override;
 
  private:
+  const cpu::Products products_;
   cpu::ThreadPool pool_;
   cpu::Workspace workspace_;
   std::vector<cpu::SamplingScratch> sampling_;   // one for each worker

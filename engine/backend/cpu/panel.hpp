@@ -5,11 +5,13 @@
 // panel is one forward stream, and each output stays in its own vector lane for all of k.
 //
 // f32 and f16 keep the 16 values in order. bf16 interleaves the two halves: 0, 8, 1, 9, ... 7, 15,
-// so that one 32-bit word holds columns j and j + 8 and no shuffle is needed to widen them.
+// so that one 32-bit word holds columns j and j + 8 and no shuffle is needed to widen them. Where
+// bf16 is multiplied by bf16, a word holds two neighbouring k of one output instead.
 #pragma once
 
 #include <algorithm>
 #include <cstddef>
+#include <cstdint>
 
 #include "engine/base/dtype.hpp"
 #include "engine/base/tensor.hpp"
@@ -27,10 +29,40 @@ constexpr size_t panel_slot(DType dtype, size_t column) {
   return column < 8 ? 2 * column : 2 * (column - 8) + 1;
 }
 
+// Inputs 2 k (in the low half) and 2 k + 1 of one output, or of a row of x; zero beyond the last.
+struct BFloat16Pair {
+  uint32_t bits;
+};
+constexpr size_t pair_count(size_t inputs) { return ceil_div(inputs, 2); }
+
+// c[r, j] += a[r, 0] * b[0, j] + a[r, 1] * b[1, j] + ... for some rows and panels: where the
+// operands are. Strides count elements.
+template <class B, class A = float>
+struct Product {
+  const A* a;
+  size_t a_row_stride;  // 0: interleaved, the elements of all rows side by side for each k
+  const B* b;           // 16 values for each k, one k after the other
+  size_t b_panel_stride;
+  float* c;
+  size_t c_row_stride;
+  size_t c_panel_stride;
+  size_t panels;
+  size_t depth;
+  bool accumulate;  // add to what is in c, else start from zero
+
+  Product from_panel(size_t panel) const {
+    Product rest = *this;
+    rest.b += panel * b_panel_stride;
+    rest.c += panel * c_panel_stride;
+    rest.panels -= panel;
+    return rest;
+  }
+};
+using PairProduct = Product<BFloat16Pair, BFloat16Pair>;
+
 // Rows [0, rows) cut into tiles of at most `most` rows, as equal as possible.
 struct RowTiles {
-  RowTiles(size_t row_count, size_t most)
-      : rows(row_count), count(ceil_div(row_count, most)) {}
+  RowTiles(size_t row_count, size_t most) : rows(row_count), count(ceil_div(row_count, most)) {}
   size_t begin(size_t tile) const { return tile * (rows / count) + std::min(tile, rows % count); }
   size_t size(size_t tile) const { return begin(tile + 1) - begin(tile); }
 

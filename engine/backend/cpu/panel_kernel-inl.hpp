@@ -2,6 +2,7 @@
 // registers. Compiled once for each target.
 //
 //   c[r, j] += a[r, 0] * b[0, j] + a[r, 1] * b[1, j] + ...      in this order, by fused adds
+//   (of bf16 pairs: a[r, 1] * b[1, j] + a[r, 0] * b[0, j] + a[r, 3] * b[3, j] + ...)
 //
 // Each result is one chain over k in ascending order, whatever the number of rows, the vector
 // width, and the places where the chain is cut into calls (an f32 accumulator survives being
@@ -15,6 +16,7 @@
 
 #include <algorithm>
 #include <cstring>
+#include <type_traits>
 
 #include "engine/backend/cpu/panel.hpp"
 #include "engine/backend/cpu/simd-inl.hpp"
@@ -79,50 +81,52 @@ HWY_INLINE void load_values(const BFloat16* values, F32Vec (&out)[kVectors]) {
 #endif
 }
 
-// `a` as the kernel reads it: element (r, k) is at a[r * row_stride + k * k_stride].
-// Interleaved rows (row_stride 1, k_stride the number of rows) are read as one stream.
+// Halves of a pair that are multiplied one after the other: the second comes first, which is the
+// order of AVX-512's own instruction (bf16_dot.hpp).
+template <class T>
+inline constexpr size_t kHalves = std::is_same_v<T, BFloat16Pair> ? 2 : 1;
+
+template <class T>
+HWY_INLINE void load_half(const T* values, size_t /*half*/, F32Vec (&out)[kVectors]) {
+  load_values(values, out);
+}
+HWY_INLINE void load_half(const BFloat16Pair* pairs, size_t half, F32Vec (&out)[kVectors]) {
+  const F32 d;
+  const hn::Repartition<uint32_t, F32> d32;
+  const auto* words = reinterpret_cast<const uint32_t*>(pairs);
+  const auto mask = hn::Set(d32, 0xffff0000u);
+  COGSERVE_UNROLL
+  for (size_t v = 0; v < kVectors; ++v) {
+    const auto word = hn::LoadU(d32, words + v * kLanes);
+    out[v] = hn::BitCast(d, half == 0 ? hn::ShiftLeft<16>(word) : hn::And(word, mask));
+  }
+}
+
+HWY_INLINE float half_of(float value, size_t /*half*/) { return value; }
+HWY_INLINE float half_of(BFloat16Pair pair, size_t half) {
+  return to_float(BFloat16{static_cast<uint16_t>(half == 0 ? pair.bits : pair.bits >> 16)});
+}
+
+// `a` as the kernel reads it: interleaved rows are read as one stream.
 struct InterleavedRows {
-  template <size_t kRows>
-  static HWY_INLINE float at(const float* a, size_t /*row_stride*/, size_t r, size_t k) {
+  template <size_t kRows, class A>
+  static HWY_INLINE A at(const A* a, size_t /*row_stride*/, size_t r, size_t k) {
     return a[k * kRows + r];
   }
 };
 struct StridedRows {
-  template <size_t kRows>
-  static HWY_INLINE float at(const float* a, size_t row_stride, size_t r, size_t k) {
+  template <size_t kRows, class A>
+  static HWY_INLINE A at(const A* a, size_t row_stride, size_t r, size_t k) {
     return a[r * row_stride + k];
   }
 };
 
-// Where a product's operands are. Strides count elements.
-template <class T>
-struct Product {
-  const float* a;
-  size_t a_row_stride;  // of StridedRows
-  const T* b;           // 16 values for each k, one k after the other
-  size_t b_panel_stride;
-  float* c;
-  size_t c_row_stride;
-  size_t c_panel_stride;
-  size_t panels;
-  size_t depth;
-  bool accumulate;  // add to what is in c, else start from zero
-
-  Product from_panel(size_t panel) const {
-    Product rest = *this;
-    rest.b += panel * b_panel_stride;
-    rest.c += panel * c_panel_stride;
-    rest.panels -= panel;
-    return rest;
-  }
-};
-
 // The first kPanels panels of a product with kRows rows.
-template <class Rows, size_t kRows, size_t kPanels, class T>
-HWY_INLINE void multiply_panels(const Product<T>& product) {
+template <class Rows, size_t kRows, size_t kPanels, class B, class A>
+HWY_INLINE void multiply_panels(const Product<B, A>& product) {
   const F32 d;
-  const float* HWY_RESTRICT a = product.a;
-  const T* HWY_RESTRICT b = product.b;
+  const A* HWY_RESTRICT a = product.a;
+  const B* HWY_RESTRICT b = product.b;
   const size_t a_stride = product.a_row_stride;
   const size_t b_stride = product.b_panel_stride;
   const size_t depth = product.depth;
@@ -141,20 +145,24 @@ HWY_INLINE void multiply_panels(const Product<T>& product) {
     }
   }
   for (size_t k = 0; k < depth; ++k) {
-    F32Vec values[kPanels][kVectors];
-    COGSERVE_UNROLL
-    for (size_t p = 0; p < kPanels; ++p) {
-      if constexpr (kRows > 1) hwy::Prefetch(b + p * b_stride + kPrefetchAhead);
-      load_values(b + p * b_stride, values[p]);
+    if constexpr (kRows > 1) {
+      COGSERVE_UNROLL
+      for (size_t p = 0; p < kPanels; ++p) hwy::Prefetch(b + p * b_stride + kPrefetchAhead);
     }
     COGSERVE_UNROLL
-    for (size_t r = 0; r < kRows; ++r) {
-      const F32Vec x = hn::Set(d, Rows::template at<kRows>(a, a_stride, r, k));
+    for (size_t half = kHalves<B>; half-- > 0;) {
+      F32Vec values[kPanels][kVectors];
       COGSERVE_UNROLL
-      for (size_t p = 0; p < kPanels; ++p) {
+      for (size_t p = 0; p < kPanels; ++p) load_half(b + p * b_stride, half, values[p]);
+      COGSERVE_UNROLL
+      for (size_t r = 0; r < kRows; ++r) {
+        const F32Vec x = hn::Set(d, half_of(Rows::template at<kRows>(a, a_stride, r, k), half));
         COGSERVE_UNROLL
-        for (size_t v = 0; v < kVectors; ++v) {
-          sum[r][p][v] = fused_add(x, values[p][v], sum[r][p][v]);
+        for (size_t p = 0; p < kPanels; ++p) {
+          COGSERVE_UNROLL
+          for (size_t v = 0; v < kVectors; ++v) {
+            sum[r][p][v] = fused_add(x, values[p][v], sum[r][p][v]);
+          }
         }
       }
     }
@@ -170,8 +178,8 @@ HWY_INLINE void multiply_panels(const Product<T>& product) {
   }
 }
 
-template <class Rows, size_t kRows, class T>
-void multiply_row_tile(const Product<T>& product) {
+template <class Rows, size_t kRows, class B, class A>
+void multiply_row_tile(const Product<B, A>& product) {
   constexpr size_t kPanels = panels_at_once(kRows);
   size_t p = 0;
   for (; p + kPanels <= product.panels; p += kPanels) {
@@ -183,10 +191,10 @@ void multiply_row_tile(const Product<T>& product) {
 }
 
 // 1 to kMostRows rows.
-template <class Rows, class T, size_t kMostRows = kTileRows>
-void multiply_tile(size_t rows, const Product<T>& product) {
+template <class Rows, size_t kMostRows = kTileRows, class B, class A>
+void multiply_tile(size_t rows, const Product<B, A>& product) {
   if constexpr (kMostRows > 1) {
-    if (rows < kMostRows) return multiply_tile<Rows, T, kMostRows - 1>(rows, product);
+    if (rows < kMostRows) return multiply_tile<Rows, kMostRows - 1>(rows, product);
   }
   multiply_row_tile<Rows, kMostRows>(product);
 }

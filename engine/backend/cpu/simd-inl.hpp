@@ -11,17 +11,15 @@
 #include <cstddef>
 #include <cstdint>
 
+#include "engine/backend/cpu/unroll.hpp"
 #include "hwy/highway.h"
 
-// Loops over an array of vectors must be unrolled whole, or the array lives in memory. Where there
-// are no vectors that costs time to compile and gains little.
+// Where there are no vectors, unrolling costs time to compile and gains little.
 #undef COGSERVE_UNROLL
-#if !HWY_NATIVE_FMA
-#define COGSERVE_UNROLL
-#elif defined(__clang__)
-#define COGSERVE_UNROLL _Pragma("clang loop unroll(full)")
+#if HWY_NATIVE_FMA
+#define COGSERVE_UNROLL COGSERVE_UNROLL_WHOLE
 #else
-#define COGSERVE_UNROLL _Pragma("GCC unroll 16")
+#define COGSERVE_UNROLL
 #endif
 
 HWY_BEFORE_NAMESPACE();
