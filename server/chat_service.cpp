@@ -7,6 +7,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "engine/base/error.hpp"
+#include "server/access/tls_identity.hpp"
 #include "server/chat_reactor.hpp"
 #include "server/exception_status.hpp"
 #include "server/generate_reactor.hpp"
@@ -72,7 +73,8 @@ absl::StatusOr<std::string> ChatService::identify(const grpc::CallbackServerCont
   const auto tls = context.auth_context();
   if (tls->IsPeerAuthenticated()) {
     const grpc::string_ref name = tls->GetPeerIdentity().front();
-    credentials.certificate = "cert:" + std::string(name.data(), name.size());
+    credentials.certificate = std::string(name.data(), name.size());
+    credentials.certificate_names = certificate_names(*tls);
   }
   return callers_->identify(credentials, Clock::now());
 }
@@ -113,9 +115,10 @@ absl::StatusOr<ChatService::Accepted> ChatService::accept(
 template <typename Base>
 Base* ChatService::refuse(grpc::CallbackServerContext* context, const absl::Status& status,
                           std::string_view request_id) {
-  const auto delay = status.code() == absl::StatusCode::kUnauthenticated
-                         ? callers_->penalty(context->peer(), Clock::now())
-                         : std::chrono::milliseconds(0);
+  const bool may_not_call = status.code() == absl::StatusCode::kUnauthenticated ||
+                            status.code() == absl::StatusCode::kPermissionDenied;
+  const auto delay = may_not_call ? callers_->penalty(context->peer(), Clock::now())
+                                  : std::chrono::milliseconds(0);
   return new Refusal<Base>(fail_call(status, request_id, context), delay);
 }
 

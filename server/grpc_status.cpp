@@ -26,6 +26,8 @@ CodeRule rule_of(absl::StatusCode code) {
       return {"DEADLINE_EXCEEDED", true};
     case absl::StatusCode::kNotFound:
       return {"NOT_FOUND", true};
+    case absl::StatusCode::kPermissionDenied:
+      return {"PERMISSION_DENIED", true};
     case absl::StatusCode::kResourceExhausted:
       return {"RESOURCE_EXHAUSTED", true};
     case absl::StatusCode::kFailedPrecondition:

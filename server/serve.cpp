@@ -6,14 +6,11 @@
 #include <unistd.h>
 
 #include <chrono>
-#include <condition_variable>
 #include <cstdio>
 #include <cstdlib>
 #include <filesystem>
 #include <memory>
-#include <mutex>
 #include <optional>
-#include <thread>
 #include <utility>
 
 #include "absl/status/statusor.h"
@@ -25,6 +22,7 @@
 #include "server/plan.hpp"
 #include "server/progress_line.hpp"
 #include "server/served_model.hpp"
+#include "server/shutdown_watchdog.hpp"
 #include "server/stop_signals.hpp"
 #include "server/warmup.hpp"
 
@@ -44,33 +42,8 @@ constexpr milliseconds kFlushGrace{2000};  // for the last bytes of finished cal
 constexpr milliseconds kAbortGrace{2000};  // for statuses to go out after calls were ended
 constexpr milliseconds kHurryGrace{500};   // for each of the two, when the process must go
 constexpr milliseconds kHurryLimit{1500};
-
-// Ends the process if it is not destroyed in time: a shutdown that hangs must not look alive.
-class ShutdownWatchdog {
- public:
-  ShutdownWatchdog(milliseconds limit, int exit_code)
-      : thread_([this, limit, exit_code] {
-          std::unique_lock lock(mutex_);
-          if (done_.wait_for(lock, limit, [this] { return is_done_; })) return;
-          log_event(LogLevel::kError, "shutdown.stuck", {{"limit_ms", int64_t{limit.count()}}});
-          _exit(exit_code);
-        }) {}
-
-  ~ShutdownWatchdog() {
-    {
-      const std::lock_guard lock(mutex_);
-      is_done_ = true;
-    }
-    done_.notify_all();
-    thread_.join();
-  }
-
- private:
-  std::mutex mutex_;
-  std::condition_variable done_;
-  bool is_done_ = false;
-  std::thread thread_;
-};
+// After --shutdown-timeout, in which the two graces and the engine's last step must end.
+constexpr milliseconds kHardExit{10000};
 
 // A model that does not fit: the table says more than the line.
 void print_plan(const EngineConfig& config) {
@@ -159,7 +132,8 @@ absl::Status draining_error() {
 
 // Without a word to the engine, whose thread or device may hang.
 [[noreturn]] void leave(int exit_code, GrpcServer* server) {
-  const ShutdownWatchdog watchdog(kHurryLimit, exit_code == 0 ? kExitStuck : exit_code);
+  const ShutdownWatchdog watchdog(Clock::now() + kHurryLimit,
+                                  exit_code == 0 ? kExitStuck : exit_code);
   server->wait_until_idle(kHurryGrace);
   server->shutdown(kHurryGrace);
   _exit(exit_code);
@@ -210,11 +184,11 @@ void serve_until_stopped(const StopSignals& signals, const ServeOptions& options
   log_event(LogLevel::kInfo, "draining",
             {{"signal", *signal == SIGTERM ? "SIGTERM" : "SIGINT"},
              {"calls", static_cast<int64_t>(server->active_calls())}});
-  // And time for the engine's last step, as long as one may take.
-  watchdog->emplace(options.shutdown_timeout + kAbortGrace + kFlushGrace + options.stall_timeout,
-                    kExitStuck);
+  const Clock::time_point end = Clock::now() + options.shutdown_timeout + kHardExit;
+  watchdog->emplace(end, kExitStuck);
   drain(signals, options.shutdown_timeout, server);
   server->shutdown(kFlushGrace);
+  watchdog->emplace(end, 0);  // what the engine still computes is for nobody
 }
 
 int serve(const StopSignals& signals, const ServeOptions& options) {

@@ -1,5 +1,6 @@
 #include "server/access/callers.hpp"
 
+#include <algorithm>
 #include <utility>
 
 #include "absl/strings/match.h"
@@ -27,7 +28,9 @@ std::string host_of(const std::string& peer) { return peer.substr(0, peer.rfind(
 
 Callers::Callers(std::unique_ptr<ApiKeys> keys, const AccessOptions& options)
     : keys_(std::move(keys)),
+      allowed_names_(options.allowed_names),
       certificate_suffices_(options.certificate_suffices || keys_->empty()),
+      allowed_name_required_(!allowed_names_.empty() && !options.certificate_suffices),
       refusals_(kMaxRefusals, kRefusalWindow),
       quota_(options.quota) {}
 
@@ -40,14 +43,42 @@ absl::StatusOr<std::unique_ptr<Callers>> Callers::load(const AccessOptions& opti
 
 absl::StatusOr<std::string> Callers::identify(const Credentials& credentials,
                                               Clock::time_point now) {
-  if (!credentials.certificate.empty() && certificate_suffices_) return credentials.certificate;
+  const std::optional<std::string> certificate = certificate_owner(credentials);
+  if (allowed_name_required_ && !certificate.has_value()) {
+    return refuse(credentials,
+                  make_error(absl::StatusCode::kPermissionDenied, "CERTIFICATE_NOT_ALLOWED", "",
+                             "the client's certificate has no name that may call here"),
+                  now);
+  }
+  if (certificate.has_value() && certificate_suffices_) return *certificate;
   if (keys_->empty()) return std::string();
   if (const std::string_view key = bearer_key(credentials.authorization); !key.empty()) {
     if (auto owner = keys_->owner_of(key); owner.has_value()) return *std::move(owner);
   }
+  return refuse(
+      credentials,
+      make_error(absl::StatusCode::kUnauthenticated, "UNAUTHENTICATED", "",
+                 "a key of this server is wanted: send the metadata authorization: Bearer KEY"),
+      now);
+}
+
+std::optional<std::string> Callers::certificate_owner(const Credentials& credentials) const {
+  constexpr const char* kPrefix = "cert:";  // no key's owner is called so
+  if (allowed_names_.empty()) {
+    if (!credentials.certificate.has_value()) return std::nullopt;
+    return kPrefix + *credentials.certificate;
+  }
+  const std::vector<std::string>& names = credentials.certificate_names;
+  const auto allowed =
+      std::find_first_of(names.begin(), names.end(), allowed_names_.begin(), allowed_names_.end());
+  if (allowed == names.end()) return std::nullopt;
+  return kPrefix + *allowed;
+}
+
+absl::Status Callers::refuse(const Credentials& credentials, absl::Status why,
+                             Clock::time_point now) {
   refusals_.count(host_of(credentials.peer), now);
-  return make_error(absl::StatusCode::kUnauthenticated, "UNAUTHENTICATED", "",
-                    "a key of this server is wanted: send the metadata authorization: Bearer KEY");
+  return why;
 }
 
 std::chrono::milliseconds Callers::penalty(const std::string& peer, Clock::time_point now) const {

@@ -6,6 +6,7 @@
 
 #include <chrono>
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -21,6 +22,8 @@ struct AccessOptions {
   std::string api_key_file;  // empty: none
   // Whether a client's certificate does instead of a key, where not all must have one.
   bool certificate_suffices = false;
+  // A client's certificate must have one of these; empty: any that TLS takes will do.
+  std::vector<std::string> allowed_names;
   QuotaLimits quota;  // of each caller that has a name
 
   bool has_keys() const { return !api_keys.empty() || !api_key_file.empty(); }
@@ -30,7 +33,9 @@ struct AccessOptions {
 struct Credentials {
   std::string peer;                        // "ipv4:127.0.0.1:4711"
   std::vector<std::string> authorization;  // the values of that metadata
-  std::string certificate;  // "cert:" and the name in one that TLS has verified; empty: none
+  // The name in a certificate that TLS has verified; may be empty.
+  std::optional<std::string> certificate;
+  std::vector<std::string> certificate_names = {};  // what `allowed_names` are looked for in
 };
 
 class Callers {
@@ -43,7 +48,7 @@ class Callers {
   static absl::StatusOr<std::unique_ptr<Callers>> load(const AccessOptions& options);
 
   // The caller's name, empty where nobody is asked for one. UNAUTHENTICATED, in the same words
-  // whatever is wrong.
+  // whatever is wrong, or PERMISSION_DENIED CERTIFICATE_NOT_ALLOWED.
   absl::StatusOr<std::string> identify(const Credentials& credentials, Clock::time_point now);
 
   // How long to keep a refusal of `identify` to oneself.
@@ -58,8 +63,15 @@ class Callers {
  private:
   Callers(std::unique_ptr<ApiKeys> keys, const AccessOptions& options);
 
+  // The caller's name by its certificate; nothing if it has none, or one that is not allowed.
+  std::optional<std::string> certificate_owner(const Credentials& credentials) const;
+  // Counts it.
+  absl::Status refuse(const Credentials& credentials, absl::Status why, Clock::time_point now);
+
   const std::unique_ptr<ApiKeys> keys_;
+  const std::vector<std::string> allowed_names_;
   const bool certificate_suffices_;
+  const bool allowed_name_required_;
   PeerCounter refusals_;
   CallerQuota quota_;
 };

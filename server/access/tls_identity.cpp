@@ -171,4 +171,22 @@ std::optional<TlsIdentity::Pem> TlsIdentity::take_new() {
   return pem_;
 }
 
+std::vector<std::string> certificate_names(const grpc::AuthContext& client) {
+  std::vector<std::string> names;
+  // An authority may be trusted with names of one type only: a URI must not pass for a DNS name,
+  // nor the other way round. The colon tells them apart.
+  const auto add = [&](const char* property, bool are_uris) {
+    for (const grpc::string_ref& value : client.FindPropertyValues(property)) {
+      std::string name(value.data(), value.size());
+      if ((name.find(':') != std::string::npos) == are_uris) names.push_back(std::move(name));
+    }
+  };
+  add(GRPC_PEER_DNS_PROPERTY_NAME, false);
+  add(GRPC_PEER_URI_PROPERTY_NAME, true);
+  if (client.FindPropertyValues(GRPC_X509_SAN_PROPERTY_NAME).empty()) {
+    add(GRPC_X509_CN_PROPERTY_NAME, false);
+  }
+  return names;
+}
+
 }  // namespace cogserve

@@ -6,12 +6,14 @@
 // outlives the server that uses it.
 #pragma once
 
+#include <grpcpp/security/auth_context.h>
 #include <grpcpp/security/server_credentials.h>
 
 #include <memory>
 #include <mutex>
 #include <optional>
 #include <string>
+#include <vector>
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
@@ -59,5 +61,9 @@ class TlsIdentity {
   std::string expiry_;
   bool is_new_ = false;
 };
+
+// The names by which a client's certificate may be known: its subject alternative names that are
+// DNS names or URIs, or its common name if it has no alternative names.
+std::vector<std::string> certificate_names(const grpc::AuthContext& client);
 
 }  // namespace cogserve

@@ -234,6 +234,44 @@ TEST_F(Tls, where_certificates_are_optional_they_do_instead_of_a_key) {
             grpc::StatusCode::UNAVAILABLE);
 }
 
+TEST_F(Tls, of_the_authoritys_certificates_only_those_with_an_allowed_name_open) {
+  ask_clients(true);
+  TestServerOptions strict = options();
+  strict.network.access.allowed_names = {"gateway", "spiffe://example.org/batch"};
+  const TestServer server(strict);
+  const PemPair allowed[] = {clients_.sign("gateway"), clients_.sign("x", "DNS:x,DNS:gateway"),
+                             clients_.sign("x", "DNS:x,URI:spiffe://example.org/batch"),
+                             clients_.sign("gateway", "")};
+  for (const PemPair& own : allowed) EXPECT_TRUE(call(*stub(server, own)).ok());
+  const PemPair refused[] = {
+      clients_.sign("intern"),
+      clients_.sign(""),
+      clients_.sign("gateway", "DNS:intern"),  // its common name does not count
+      clients_.sign("gateway", "URI:gateway"),
+      clients_.sign("gateway", "email:gateway"),
+      clients_.sign("intern", "DNS:spiffe://example.org/batch"),
+  };
+  for (const PemPair& own : refused) {
+    const CallError error = parse_error(call(*stub(server, own)));
+    EXPECT_EQ(error.code, grpc::StatusCode::PERMISSION_DENIED);
+    EXPECT_EQ(error.reason, "CERTIFICATE_NOT_ALLOWED");
+    EXPECT_EQ(error.message, "the client's certificate has no name that may call here");
+    EXPECT_EQ(error.retryable, "false");
+  }
+}
+
+TEST_F(Tls, those_whose_certificates_are_not_allowed_are_made_to_wait) {
+  ask_clients(true);
+  TestServerOptions strict = options();
+  strict.network.access.allowed_names = {"gateway"};
+  const TestServer server(strict);
+  const auto intern = stub(server, clients_.sign("intern"));
+  for (int i = 0; i < Callers::kMaxRefusals; ++i) EXPECT_FALSE(call(*intern).ok());
+  const Clock::time_point begin = Clock::now();
+  EXPECT_EQ(parse_error(call(*intern)).reason, "CERTIFICATE_NOT_ALLOWED");
+  EXPECT_GE(Clock::now() - begin, Callers::kPenalty);
+}
+
 TEST_F(Tls, a_new_certificate_is_shown_to_new_connections_and_no_stream_is_cut) {
   TestServer server(options());
   const auto old_connection = stub(server);

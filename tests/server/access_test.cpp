@@ -188,8 +188,17 @@ class CallersTest : public testing::Test {
     return Callers::load(options).value();
   }
 
-  static Credentials bearing(std::vector<std::string> authorization, std::string certificate = "") {
+  static Credentials bearing(std::vector<std::string> authorization,
+                             std::optional<std::string> certificate = std::nullopt) {
     return {"ipv4:10.0.0.7:4444", std::move(authorization), std::move(certificate)};
+  }
+
+  // A certificate with these names, the first of which it is called by.
+  static Credentials showing(const std::vector<std::string>& names,
+                             std::vector<std::string> authorization = {}) {
+    Credentials credentials = bearing(std::move(authorization), names.front());
+    credentials.certificate_names = names;
+    return credentials;
   }
 };
 
@@ -199,7 +208,8 @@ TEST_F(CallersTest, without_keys_everyone_may_call_and_has_no_quota) {
   EXPECT_EQ(callers->identify(bearing({"Bearer whatever"}), kStart).value(), "");
   std::vector<CallerQuota::Place> places;
   for (int i = 0; i < 1000; ++i) places.push_back(callers->admit("", kStart).value());
-  EXPECT_EQ(callers->identify(bearing({}, "gateway"), kStart).value(), "gateway");
+  EXPECT_EQ(callers->identify(bearing({}, "gateway"), kStart).value(), "cert:gateway");
+  EXPECT_EQ(callers->identify(bearing({}, ""), kStart).value(), "cert:");
 }
 
 TEST_F(CallersTest, only_the_key_opens_and_all_else_gets_the_same_words) {
@@ -228,8 +238,53 @@ TEST_F(CallersTest, only_the_key_opens_and_all_else_gets_the_same_words) {
 
 TEST_F(CallersTest, a_certificate_does_instead_of_a_key_where_that_was_said) {
   EXPECT_FALSE(with_key(false)->identify(bearing({}, "gateway"), kStart).ok());
-  EXPECT_EQ(with_key(true)->identify(bearing({}, "gateway"), kStart).value(), "gateway");
+  EXPECT_EQ(with_key(true)->identify(bearing({}, "gateway"), kStart).value(), "cert:gateway");
   EXPECT_FALSE(with_key(true)->identify(bearing({}), kStart).ok());
+}
+
+TEST_F(CallersTest, of_certificates_only_those_with_an_allowed_name_open) {
+  AccessOptions options;
+  options.allowed_names = {"gateway", "spiffe://example.org/batch"};
+  const auto callers = Callers::load(options).value();
+  EXPECT_EQ(callers->identify(showing({"gateway"}), kStart).value(), "cert:gateway");
+  // The quota is that of the name on the list.
+  EXPECT_EQ(callers->identify(showing({"a", "spiffe://example.org/batch"}), kStart).value(),
+            "cert:spiffe://example.org/batch");
+  const Credentials refused[] = {showing({"intern"}),    showing({"Gateway"}),
+                                 showing({"gateway2"}),  showing({"a.gateway"}),
+                                 bearing({}, "gateway"), bearing({})};
+  for (const Credentials& credentials : refused) {
+    const auto caller = callers->identify(credentials, kStart);
+    EXPECT_EQ(caller.status().code(), absl::StatusCode::kPermissionDenied);
+    EXPECT_EQ(error_reason(caller.status()), "CERTIFICATE_NOT_ALLOWED");
+    EXPECT_EQ(caller.status().message(), "the client's certificate has no name that may call here");
+  }
+}
+
+TEST_F(CallersTest, a_certificate_that_is_not_allowed_leaves_the_key_where_one_does) {
+  AccessOptions options;
+  options.api_keys = {"the-only-key-of-all"};
+  options.allowed_names = {"gateway"};
+  const std::vector<std::string> key = {"Bearer the-only-key-of-all"};
+  for (const bool optional : {true, false}) {
+    options.certificate_suffices = optional;
+    const auto callers = Callers::load(options).value();
+    EXPECT_EQ(callers->identify(showing({"intern"}, key), kStart).ok(), optional);
+    EXPECT_EQ(callers->identify(bearing(key), kStart).ok(), optional);
+    EXPECT_TRUE(callers->identify(showing({"gateway"}, key), kStart).ok());
+    EXPECT_EQ(callers->identify(showing({"gateway"}), kStart).ok(), optional);
+    EXPECT_FALSE(callers->identify(showing({"intern"}), kStart).ok());
+  }
+}
+
+TEST_F(CallersTest, certificates_that_are_not_allowed_make_a_host_wait) {
+  AccessOptions options;
+  options.allowed_names = {"gateway"};
+  const auto callers = Callers::load(options).value();
+  for (int i = 0; i < 10; ++i) EXPECT_FALSE(callers->identify(showing({"intern"}), kStart).ok());
+  EXPECT_EQ(callers->penalty("ipv4:10.0.0.7:1", kStart).count(), 0);
+  EXPECT_FALSE(callers->identify(showing({"intern"}), kStart).ok());
+  EXPECT_EQ(callers->penalty("ipv4:10.0.0.7:1", kStart), milliseconds(1000));
 }
 
 TEST_F(CallersTest, a_host_that_guesses_waits_from_its_eleventh_guess_on) {
@@ -237,7 +292,7 @@ TEST_F(CallersTest, a_host_that_guesses_waits_from_its_eleventh_guess_on) {
   for (int i = 0; i < 10; ++i) {
     // Each from a connection of its own.
     const std::string peer = "ipv4:10.0.0.7:" + std::to_string(4000 + i);
-    EXPECT_FALSE(callers->identify({peer, {"Bearer guess-" + peer}, ""}, kStart).ok());
+    EXPECT_FALSE(callers->identify({peer, {"Bearer guess-" + peer}, {}}, kStart).ok());
     EXPECT_EQ(callers->penalty(peer, kStart).count(), 0) << i;
   }
   EXPECT_FALSE(callers->identify(bearing({"Bearer another-one"}), kStart).ok());

@@ -70,13 +70,17 @@ Authority::Authority(const std::string& name)
 }
 
 PemPair Authority::sign(const std::string& name) const {
+  return sign(name, name.empty() ? "" : "DNS:" + name + ",DNS:localhost,IP:127.0.0.1");
+}
+
+PemPair Authority::sign(const std::string& common_name,
+                        const std::string& alternative_names) const {
   const Key key(EVP_EC_gen("P-256"), EVP_PKEY_free);
-  const Certificate signed_one(make_certificate(name, key.get()), X509_free);
+  const Certificate signed_one(make_certificate(common_name, key.get()), X509_free);
   X509* const one = signed_one.get();
   X509_set_issuer_name(one, X509_get_subject_name(certificate_.get()));
-  if (!name.empty()) {
-    const std::string names = "DNS:" + name + ",DNS:localhost,IP:127.0.0.1";
-    add_extension(one, certificate_.get(), NID_subject_alt_name, names.c_str());
+  if (!alternative_names.empty()) {
+    add_extension(one, certificate_.get(), NID_subject_alt_name, alternative_names.c_str());
   }
   require(X509_sign(one, key_.get(), EVP_sha256()) > 0, "signing");
   return {to_pem(one), to_pem([&](BIO* text) {

@@ -23,6 +23,8 @@ class Authority {
 
   // For a server at 127.0.0.1 and localhost, or a client of that name; empty: without any name.
   PemPair sign(const std::string& name) const;
+  // The subject alternative names in OpenSSL's notation: "DNS:a,URI:b"; empty: none.
+  PemPair sign(const std::string& common_name, const std::string& alternative_names) const;
 
  private:
   using Key = std::unique_ptr<EVP_PKEY, decltype(&EVP_PKEY_free)>;

@@ -1,11 +1,14 @@
 // A server that goes away: what runs is finished, what comes is refused, nothing hangs.
 #include <grpcpp/generic/generic_stub.h>
 #include <gtest/gtest.h>
+#include <unistd.h>
 
 #include <atomic>
 #include <thread>
 
 #include "engine/base/error.hpp"
+#include "server/serve.hpp"
+#include "server/shutdown_watchdog.hpp"
 #include "tests/server/test_server.hpp"
 
 namespace cogserve {
@@ -144,6 +147,16 @@ TEST(Drain, a_second_shutdown_and_one_without_calls_are_fine) {
   EXPECT_TRUE(server.server().wait_until_idle(milliseconds(0)));
   server.server().shutdown(milliseconds(0));
   server.server().shutdown(milliseconds(0));
+}
+
+TEST(ShutdownWatchdogDeathTest, a_shutdown_that_hangs_fails_only_while_there_are_calls) {
+  GTEST_FLAG_SET(death_test_style, "threadsafe");
+  const auto hang = [](int exit_code) {
+    const ShutdownWatchdog watchdog(Clock::now(), exit_code);
+    while (true) ::pause();
+  };
+  EXPECT_EXIT(hang(kExitStuck), testing::ExitedWithCode(kExitStuck), "shutdown.stuck");
+  EXPECT_EXIT(hang(0), testing::ExitedWithCode(0), "stopped while=.*the engine");
 }
 
 TEST(Drain, a_port_in_use_is_an_error_that_names_it) {
