@@ -27,6 +27,11 @@ CHANNEL_OPTIONS = (
     ("grpc.max_send_message_length", -1),
     ("grpc.enable_retries", 0),
     ("grpc.enable_http_proxy", 0),
+    # Each client has its own connection, and looks again soon for a server that restarts: retries
+    # are worth nothing while gRPC's own first pause of a second lasts.
+    ("grpc.use_local_subchannel_pool", 1),
+    ("grpc.initial_reconnect_backoff_ms", 100),
+    ("grpc.max_reconnect_backoff_ms", 2000),
     # Where a name stands for several servers, calls go to all of them in turn.
     ("grpc.lb_policy_name", "round_robin"),
 )
