@@ -10,4 +10,7 @@ if [ ${#names[@]} -eq 0 ]; then names=(linear attention decode tokenizer image s
 for name in "${names[@]}"; do
   printf '\n== %s\n' "$name"
   "build/tests/bench/${name}_bench"
+  if [ "$name" = decode ]; then
+    for kind in bf16-products int4; do build/tests/bench/decode_bench "--$kind" 1; done
+  fi
 done

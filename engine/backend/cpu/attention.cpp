@@ -21,6 +21,7 @@ inline constexpr size_t kKeyTile = 64;
 inline constexpr size_t kValuePanel = (kKeyTile + 1) * kPanelWidth;
 // Rows of keys and values that are asked for ahead of their use.
 inline constexpr size_t kRowsAhead = 16;
+inline constexpr int kSecondCache = 2;  // as __builtin_prefetch counts
 // Query rows that share a tile of keys and values: enough to make fetching it cheap.
 inline constexpr size_t kQueryRows = 96;
 // Multiply-adds below which waking another thread costs more than it saves.
@@ -134,13 +135,14 @@ HWY_INLINE void spread_row(const float* from, size_t dims, float* to) {
   for (; j < dims; ++j) to[j % kPanelWidth] = from[j];
 }
 
-// Asks for keys and values that are fetched soon, or in the next tile, after this one's sums.
+// Asks for keys and values that are fetched soon, or in the next tile, after this one's sums: into
+// the second cache, because the scratch fills the first.
 HWY_INLINE void prefetch_rows(const AttentionUnit& unit, size_t begin, size_t end) {
   for (size_t index = begin; index < std::min(end, unit.limit(unit.rows() - 1)); ++index) {
     const size_t at = unit.source.row_at(index);
     for (size_t j = 0; j < unit.head_dim; j += kPanelWidth) {
-      hwy::Prefetch(unit.source.keys + at + j);
-      hwy::Prefetch(unit.source.values + at + j);
+      __builtin_prefetch(unit.source.keys + at + j, /*rw=*/0, kSecondCache);
+      __builtin_prefetch(unit.source.values + at + j, /*rw=*/0, kSecondCache);
     }
   }
 }
