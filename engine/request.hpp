@@ -15,6 +15,7 @@ using Clock = std::chrono::steady_clock;
 
 struct Request {
   std::string id;                 // for logs only
+  uint64_t caller = 0;            // who asks: each number has a share of the cache; 0 = nobody
   std::vector<int32_t> text_ids;  // the prompt's text, without BOS and image tokens
   std::vector<float> pixels;      // normalised [3, S, S] (CHW), or empty for no picture
   SamplingParams sampling;
@@ -22,6 +23,7 @@ struct Request {
   int min_tokens = 0;
   bool ignore_eos = false;
   std::vector<int32_t> stop_token_ids;
+  Clock::time_point received = Clock::time_point::max();  // when it came in, if that is known
   Clock::time_point deadline = Clock::time_point::max();
   Clock::time_point first_token_by = Clock::time_point::max();
 };

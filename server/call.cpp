@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cstdio>
+#include <functional>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
@@ -39,8 +40,9 @@ OutputOptions output_options(const CheckedRequest& request) {
   return options;
 }
 
-std::string to_ms(Clock::duration time) {
-  return absl::StrCat(std::chrono::ceil<std::chrono::milliseconds>(time).count(), " ms");
+// The engine tells callers apart, and knows no names.
+uint64_t number_of(const std::string& caller) {
+  return caller.empty() ? 0 : std::max<uint64_t>(std::hash<std::string>()(caller), 1);
 }
 
 }  // namespace
@@ -64,6 +66,8 @@ void Call::start() {
   const auto self = std::static_pointer_cast<Call>(shared_from_this());
   PreprocessJob job;
   job.request = std::move(request_);
+  job.caller = number_of(caller_);
+  job.received = received_;
   job.deadline = deadline_.at;
   job.first_token_by = deadline_.first_token_by;
   job.cancelled = [self] { return self->aborted(); };
@@ -181,15 +185,16 @@ void Call::deliver() {
 // Where the time was the server's to set, says so, and how long that is.
 absl::Status Call::name_time_limit(const absl::Status& status) const {
   const std::string reason = error_reason(status);
-  const std::string spent = to_ms(Clock::now() - received_);
+  const std::string spent = format_ms(Clock::now() - received_);
   if (reason == "FIRST_TOKEN_TIMEOUT") {
-    return with_limit(status, to_ms(deadline_.first_token_by - received_), spent);
+    return with_limit(status, format_ms(deadline_.first_token_by - received_), spent);
   }
   if (reason != "DEADLINE_EXCEEDED" || !deadline_.is_servers) return status;
   const absl::Status named =
       make_error(status.code(), "REQUEST_TIMEOUT", "",
                  absl::StrCat("the server lets no call take so long: ", status.message()));
-  return with_phase(with_limit(named, to_ms(deadline_.at - received_), spent), error_phase(status));
+  return with_phase(with_limit(named, format_ms(deadline_.at - received_), spent),
+                    error_phase(status));
 }
 
 void Call::finish(const absl::Status& status, const v1::Final& final) {

@@ -15,7 +15,6 @@ namespace {
 // What a queued job is taken to cost, for the advice when to come back.
 constexpr std::chrono::milliseconds kPictureCost{100};
 constexpr std::chrono::milliseconds kTextCost{5};
-constexpr std::chrono::milliseconds kMinRetry{50};
 
 uint64_t random_seed() {
   std::random_device device;
@@ -68,14 +67,14 @@ Preprocessor::~Preprocessor() {
   for (const PreprocessJob& job : queue_) job.done(cancelled_error());
 }
 
-absl::Status Preprocessor::queue_full(bool picture) const {
+absl::Status Preprocessor::queue_full(bool picture) {
   const int limit = picture ? pool_.max_queued_pictures : pool_.max_queued_texts;
   const auto wait = limit * (picture ? kPictureCost : kTextCost) / pool_.threads;
   const std::string what =
       picture ? "too many pictures wait to be read" : "too many requests wait to be tokenized";
   return with_limit(with_retry_delay(make_error(absl::StatusCode::kResourceExhausted,
                                                 picture ? "DECODE_QUEUE" : "QUEUE_FULL", "", what),
-                                     std::max(wait, kMinRetry)),
+                                     jittered_delay(wait, refused_++)),
                     std::to_string(limit), std::to_string(limit + 1));
 }
 
@@ -156,6 +155,8 @@ absl::StatusOr<Submission> Preprocessor::prepare(const PreprocessJob& job) {
   request.min_tokens = from.min_tokens;
   request.ignore_eos = from.ignore_eos;
   request.stop_token_ids = from.stop_token_ids;
+  request.caller = job.caller;
+  request.received = job.received;
   request.deadline = job.deadline;
   request.first_token_by = job.first_token_by;
   auto stream = engine_->submit(std::move(request));

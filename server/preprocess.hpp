@@ -37,6 +37,9 @@ struct Submission {
 
 struct PreprocessJob {
   CheckedRequest request;
+  // As in Request.
+  uint64_t caller = 0;
+  Clock::time_point received = Clock::time_point::max();
   Clock::time_point deadline = Clock::time_point::max();
   Clock::time_point first_token_by = Clock::time_point::max();
   // Asked before the job starts and between its stages.
@@ -62,7 +65,7 @@ class Preprocessor {
   absl::StatusOr<Submission> process(const PreprocessJob& job);
   absl::StatusOr<Submission> prepare(const PreprocessJob& job);
   absl::StatusOr<int> resolve_max_tokens(const CheckedRequest& request, int prompt_tokens) const;
-  absl::Status queue_full(bool picture) const;
+  absl::Status queue_full(bool picture);  // under the mutex
   uint64_t fresh_seed();
 
   Engine* const engine_;
@@ -76,6 +79,7 @@ class Preprocessor {
   std::condition_variable wake_;
   std::deque<PreprocessJob> queue_;
   int queued_pictures_ = 0;
+  uint64_t refused_ = 0;
   bool stopping_ = false;
   std::vector<std::thread> threads_;
 };

@@ -1,23 +1,20 @@
 #include "server/readiness.hpp"
 
-#include <chrono>
-
 #include "engine/base/error.hpp"
 
 namespace cogserve {
-namespace {
-
-absl::Status unavailable(std::string_view reason, std::string_view message,
-                         std::chrono::milliseconds retry) {
-  return with_retry_delay(make_error(absl::StatusCode::kUnavailable, reason, "", message), retry);
-}
-
-}  // namespace
 
 void Readiness::advance(State state) {
   State now = state_.load(std::memory_order_relaxed);
   while (now < state && !state_.compare_exchange_weak(now, state, std::memory_order_acq_rel)) {
   }
+}
+
+absl::Status Readiness::unavailable(std::string_view reason, std::string_view message,
+                                    std::chrono::milliseconds retry) const {
+  const uint64_t salt = refused_.fetch_add(1, std::memory_order_relaxed);
+  return with_retry_delay(make_error(absl::StatusCode::kUnavailable, reason, "", message),
+                          jittered_delay(retry, salt));
 }
 
 absl::Status Readiness::admit() const {

@@ -5,6 +5,9 @@
 #pragma once
 
 #include <atomic>
+#include <chrono>
+#include <cstdint>
+#include <string_view>
 
 #include "absl/status/status.h"
 
@@ -27,8 +30,12 @@ class Readiness {
   absl::Status admit() const;
 
  private:
+  absl::Status unavailable(std::string_view reason, std::string_view message,
+                           std::chrono::milliseconds retry) const;
+
   std::atomic<State> state_{State::kLoading};
   std::atomic<bool> stalled_{false};
+  mutable std::atomic<uint64_t> refused_{0};
 };
 
 }  // namespace cogserve

@@ -1,5 +1,6 @@
 #include "engine/base/error.hpp"
 
+#include <algorithm>
 #include <charconv>
 
 #include "absl/strings/cord.h"
@@ -44,10 +45,22 @@ absl::Status with_retry_delay(absl::Status status, std::chrono::milliseconds del
   return status;
 }
 
+std::chrono::milliseconds jittered_delay(std::chrono::nanoseconds wait, uint64_t salt) {
+  using std::chrono::milliseconds;
+  const auto spread = static_cast<int64_t>((salt * 0x9e3779b97f4a7c15u) >> 56);  // 0..255
+  const std::chrono::nanoseconds jittered = wait / 1024 * (896 + spread);        // x 0.875..1.125
+  return std::clamp(std::chrono::duration_cast<milliseconds>(jittered), milliseconds(50),
+                    milliseconds(30000));
+}
+
 absl::Status with_limit(absl::Status status, std::string_view limit, std::string_view got) {
   status.SetPayload(kLimitUrl, absl::Cord(view(limit)));
   status.SetPayload(kGotUrl, absl::Cord(view(got)));
   return status;
+}
+
+std::string format_ms(std::chrono::nanoseconds time) {
+  return std::to_string(std::chrono::ceil<std::chrono::milliseconds>(time).count()) + " ms";
 }
 
 absl::Status with_phase(absl::Status status, std::string_view phase) {

@@ -6,6 +6,7 @@
 #pragma once
 
 #include <chrono>
+#include <cstdint>
 #include <optional>
 #include <string>
 #include <string_view>
@@ -26,8 +27,15 @@ absl::Status invalid_argument(std::string_view reason, std::string_view field,
 // Adds the time after which a retry may succeed (RESOURCE_EXHAUSTED and UNAVAILABLE).
 absl::Status with_retry_delay(absl::Status status, std::chrono::milliseconds delay);
 
+// About `wait`, within 50 ms and 30 s; spread by `salt`, so that callers refused together do not
+// come back together.
+std::chrono::milliseconds jittered_delay(std::chrono::nanoseconds wait, uint64_t salt);
+
 // Adds the limit that was passed and the value that passed it, as the caller may read them.
 absl::Status with_limit(absl::Status status, std::string_view limit, std::string_view got);
+
+// A time as limits name it: "250 ms", rounded up.
+std::string format_ms(std::chrono::nanoseconds time);
 
 // Adds how far the request had come: "queue", "vision", "prefill" or "decode" (DEADLINE_EXCEEDED).
 absl::Status with_phase(absl::Status status, std::string_view phase);

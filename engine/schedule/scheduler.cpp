@@ -1,7 +1,6 @@
 #include "engine/schedule/scheduler.hpp"
 
 #include <algorithm>
-#include <iterator>
 #include <string>
 #include <utility>
 
@@ -16,8 +15,9 @@ namespace {
 // While nothing else runs nobody waits for the slice to end, but a cancel still wants a boundary.
 constexpr int kIdleSlices = 4;
 
-std::string to_ms(std::chrono::nanoseconds time) {
-  return absl::StrCat(std::chrono::ceil<std::chrono::milliseconds>(time).count(), " ms");
+// Since when its caller waits for it to start.
+Clock::time_point waits_since(const Sequence& s) {
+  return std::min(s.request.received, s.submitted);
 }
 
 // When the first token is due, if it is.
@@ -94,11 +94,11 @@ absl::Status Scheduler::check_queue(const Sequence& sequence) const {
   if (!kind.wait.known() || expected <= deadline - now_) return absl::OkStatus();
   const absl::Status refused =
       make_error(absl::StatusCode::kResourceExhausted, "DEADLINE_UNMEETABLE", "",
-                 absl::StrCat("the deadline is in ", to_ms(deadline - now_), " and ", kind.size,
+                 absl::StrCat("the deadline is in ", format_ms(deadline - now_), " and ", kind.size,
                               " requests wait before this one"));
   return with_phase(
       with_limit(with_retry_delay(refused, kind.wait.retry_delay(kind.size, sequence.id)),
-                 to_ms(deadline - now_), to_ms(expected)),
+                 format_ms(deadline - now_), format_ms(expected)),
       "queue");
 }
 
@@ -166,12 +166,12 @@ absl::Status Scheduler::overdue(const Sequence& s) const {
                                               s.output_ids.size(), " tokens generated)")),
                       phase_of(s));
   }
-  if (!s.started() && now_ - s.submitted >= config_.max_queue_time) {
-    const std::string limit = to_ms(config_.max_queue_time);
+  if (!s.started() && now_ - waits_since(s) >= config_.max_queue_time) {
+    const std::string limit = format_ms(config_.max_queue_time);
     const absl::Status late =
         make_error(absl::StatusCode::kDeadlineExceeded, "QUEUE_TIMEOUT", "",
                    absl::StrCat("waited longer than ", limit, " in the queue"));
-    return with_phase(with_limit(late, limit, to_ms(now_ - s.submitted)), phase_of(s));
+    return with_phase(with_limit(late, limit, format_ms(now_ - waits_since(s))), phase_of(s));
   }
   if (now_ >= first_token_due(s)) {
     return with_phase(make_error(absl::StatusCode::kDeadlineExceeded, "FIRST_TOKEN_TIMEOUT", "",
@@ -179,11 +179,11 @@ absl::Status Scheduler::overdue(const Sequence& s) const {
                       phase_of(s));
   }
   if (s.paused && now_ >= reader_timeout(s)) {
-    const std::string limit = to_ms(config_.slow_reader_time);
+    const std::string limit = format_ms(config_.slow_reader_time);
     return with_limit(
         make_error(absl::StatusCode::kResourceExhausted, "SLOW_READER", "",
                    absl::StrCat("undelivered tokens were not read for ", limit, ", together")),
-        limit, to_ms(s.paused_before + (now_ - s.paused_since)));
+        limit, format_ms(s.paused_before + (now_ - s.paused_since)));
   }
   return absl::OkStatus();
 }
@@ -192,7 +192,7 @@ Clock::time_point Scheduler::next_timeout() const {
   Clock::time_point next = Clock::time_point::max();
   const auto look_at = [&](const Sequence& s) {
     next = std::min(next, s.request.deadline);
-    if (!s.started()) next = std::min(next, s.submitted + config_.max_queue_time);
+    if (!s.started()) next = std::min(next, waits_since(s) + config_.max_queue_time);
     next = std::min(next, first_token_due(s));
     if (s.paused) next = std::min(next, reader_timeout(s));
   };
@@ -249,27 +249,51 @@ void Scheduler::plan_prefill(Plan& plan, int& rows) {
 }
 
 void Scheduler::admit(Plan& plan, int& rows) {
-  for (size_t i = 0; i < waiting_.size() && rows > 0;) {
-    Sequence& sequence = *waiting_[i];
-    if (sequence.needs_tower() && sequence.overtaken >= kMaxOvertakes) return;
-    if (sequence.needs_tower() || sequence.paused) {
-      ++i;
-      continue;
-    }
-    if (sequence.has_drawn()) return;  // it may be about to end
-    if (!make_room(sequence)) {
+  while (rows > 0) {
+    Sequence* const next = next_to_start();
+    if (next == nullptr || next->has_drawn()) return;  // the latter may be about to end
+    if (!make_room(*next)) {
       blame_a_reader(pinned);
       return;
     }
-    while (waiting_[i].get() != &sequence) ++i;  // a preempted one may stand before it now
-    bool last = false;                           // that one before it lets pass
-    for (size_t before = 0; before < i; ++before) {
-      if (waiting_[before]->needs_tower()) last |= ++waiting_[before]->overtaken >= kMaxOvertakes;
+    for (const Owned& other : waiting_) {
+      if (other->needs_tower() && other->id < next->id) ++other->overtaken;
     }
-    start_running(i);
-    plan_chunk(plan, rows, sequence);
-    if (last) return;
+    start_running(*next);
+    plan_chunk(plan, rows, *next);
   }
+}
+
+// The oldest that wants blocks, or null. One that would exceed its caller's share lets those of
+// others pass.
+Sequence* Scheduler::next_to_start() const {
+  Sequence* oldest_held_back = nullptr;
+  std::vector<uint64_t> callers_held_back;  // their younger ones wait behind the oldest
+  for (const Owned& sequence : waiting_) {
+    if (sequence->needs_tower() && sequence->overtaken >= kMaxOvertakes) break;
+    if (sequence->needs_tower() || sequence->paused) continue;
+    if (sequence->preemptions > 0) return sequence.get();  // it had its turn
+    const uint64_t caller = sequence->request.caller;
+    if (std::find(callers_held_back.begin(), callers_held_back.end(), caller) !=
+        callers_held_back.end()) {
+      continue;
+    }
+    if (!exceeds_share(*sequence)) return sequence.get();
+    callers_held_back.push_back(caller);
+    if (oldest_held_back == nullptr) oldest_held_back = sequence.get();
+  }
+  return oldest_held_back;
+}
+
+// Whether its caller, who holds blocks already, would hold more than half of all with it.
+bool Scheduler::exceeds_share(const Sequence& sequence) const {
+  if (sequence.request.caller == 0) return false;
+  int held = 0;
+  for (const Owned& other : running_) {
+    if (other->request.caller != sequence.request.caller) continue;
+    held += static_cast<int>(other->block_table.size());
+  }
+  return held > 0 && held + blocks_to_start(sequence) > blocks_.num_blocks() / 2;
 }
 
 void Scheduler::enter_tower() {
@@ -397,9 +421,11 @@ void Scheduler::release_blocks(Sequence& sequence) {
 
 // --- moving on -----------------------------------------------------------------------------------
 
-void Scheduler::start_running(size_t index) {
-  Owned sequence = std::move(waiting_[index]);
-  waiting_.erase(waiting_.begin() + static_cast<std::ptrdiff_t>(index));
+void Scheduler::start_running(const Sequence& next) {
+  const auto at = std::find_if(waiting_.begin(), waiting_.end(),
+                               [&](const Owned& other) { return other.get() == &next; });
+  Owned sequence = std::move(*at);
+  waiting_.erase(at);
   start(*sequence);
   const int blocks = blocks_to_start(*sequence);
   while (static_cast<int>(sequence->block_table.size()) < blocks) {

@@ -12,6 +12,11 @@
 // block, sequences whose readers lag lose theirs first, then the youngest; they compute them anew
 // later. One that lost them `kMaxPreemptions` times starts again only with every block it can ever
 // need, and only if the older ones can do without: it is never preempted again.
+//
+// A caller who holds blocks starts nothing with which they would be more than half of all while
+// other callers' sequences, within their shares, wait for blocks: those go first. One who holds
+// none starts in turn, whatever it needs, so a sequence is held back for no longer than others of
+// its own caller run.
 #pragma once
 
 #include <cstdint>
@@ -112,6 +117,8 @@ class Scheduler {
   void plan_decoding(Plan& plan, int& rows);
   void plan_prefill(Plan& plan, int& rows);
   void admit(Plan& plan, int& rows);
+  Sequence* next_to_start() const;
+  bool exceeds_share(const Sequence& sequence) const;
   void plan_vision(Plan& plan);
   void plan_chunk(Plan& plan, int& rows, Sequence& sequence) const;
 
@@ -124,7 +131,7 @@ class Scheduler {
   void release_blocks(Sequence& sequence);
 
   void enter_tower();
-  void start_running(size_t index);
+  void start_running(const Sequence& next);
   void start(Sequence& sequence);
   void leave_queue(const Sequence& sequence);
   void close(const Plan& plan);

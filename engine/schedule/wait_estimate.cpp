@@ -2,9 +2,10 @@
 
 #include <algorithm>
 
+#include "engine/base/error.hpp"
+
 namespace cogserve {
 
-using std::chrono::milliseconds;
 using std::chrono::nanoseconds;
 
 void WaitEstimate::observe(int ahead, nanoseconds waited) {
@@ -13,12 +14,8 @@ void WaitEstimate::observe(int ahead, nanoseconds waited) {
   if (!known()) ++observed_;
 }
 
-milliseconds WaitEstimate::retry_delay(int ahead, uint64_t salt) const {
-  const nanoseconds wait = known() ? expected(ahead) : std::chrono::seconds(1);
-  const auto spread = static_cast<int64_t>((salt * 0x9e3779b97f4a7c15u) >> 56);  // 0..255
-  const nanoseconds jittered = wait / 1024 * (896 + spread);                     // x 0.875..1.125
-  return std::clamp(std::chrono::duration_cast<milliseconds>(jittered), milliseconds(50),
-                    milliseconds(30000));
+std::chrono::milliseconds WaitEstimate::retry_delay(int ahead, uint64_t salt) const {
+  return jittered_delay(known() ? expected(ahead) : std::chrono::seconds(1), salt);
 }
 
 }  // namespace cogserve

@@ -17,8 +17,7 @@ class WaitEstimate {
   // For a request with `ahead` others before it: theirs alone, so that a guess too long refuses
   // nobody.
   std::chrono::nanoseconds expected(int ahead) const { return per_place_ * ahead; }
-  // When a refused caller may try again: within 50 ms and 30 s, spread by `salt` so that callers
-  // refused together do not come back together.
+  // When a refused caller may try again, as jittered_delay spreads it.
   std::chrono::milliseconds retry_delay(int ahead, uint64_t salt) const;
 
  private:

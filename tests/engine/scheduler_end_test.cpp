@@ -243,6 +243,18 @@ TEST_F(SchedulerTest, waiting_too_long_in_the_queue_ends_what_has_not_started) {
   EXPECT_EQ(end_reason(runs), "");
 }
 
+TEST_F(SchedulerTest, the_wait_before_a_request_was_submitted_counts) {
+  config.max_num_seqs = 1;
+  config.max_queue_time = Ms(50);
+  ask({.max_tokens = 100});
+  const Asked waits = ask({.received = now - Ms(30)});
+  EXPECT_EQ(scheduler().next_timeout(), now + Ms(20));
+  step(42, Ms(19));
+  EXPECT_EQ(end_reason(waits), "");
+  step();
+  EXPECT_EQ(end_reason(waits), "QUEUE_TIMEOUT");
+}
+
 TEST_F(SchedulerTest, a_first_token_that_comes_too_late_is_not_waited_for) {
   config.max_num_batched_tokens = 8;
   const Asked late = ask({.text = 40, .first_token_by = now + Ms(30)});

@@ -5,6 +5,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "engine/base/error.hpp"
+#include "tests/engine/scheduler_order.hpp"
 
 namespace cogserve {
 namespace {
@@ -28,6 +29,7 @@ void WorldCounts::add(const WorldCounts& o) {
   steps += o.steps, empty_steps += o.empty_steps, rows += o.rows, tokens += o.tokens;
   submitted += o.submitted, refused += o.refused, taken += o.taken;
   preemptions += o.preemptions, pictures += o.pictures, finished += o.finished;
+  passed += o.passed;
   cancelled += o.cancelled, deadlines += o.deadlines, queue_timeouts += o.queue_timeouts;
   slow_readers += o.slow_readers, numeric_faults += o.numeric_faults;
   step_faults += o.step_faults, excused_steps += o.excused_steps;
@@ -68,6 +70,7 @@ absl::Status SchedulerWorld::submit(const WorldRequest& request, Clock::time_poi
   sequence->request.max_tokens = request.max_tokens;
   sequence->request.ignore_eos = request.ignore_eos;
   sequence->request.deadline = request.deadline;
+  sequence->request.caller = request.caller;
   if (request.stops) sequence->request.stop_token_ids = {kWorldStop};
   const std::vector<int32_t> text(request.text_tokens, 1000 + static_cast<int32_t>(client->id));
   sequence->layout = make_token_layout(1, 2, request.image_tokens, text);
@@ -251,28 +254,25 @@ void SchedulerWorld::check_vision(const Plan& plan) {
   }
 }
 
-// Nothing starts before an older sequence that could, and starting leaves the watermark.
-void SchedulerWorld::check_order() const {
-  uint64_t youngest_started = 0;
+// Nothing starts before an older sequence that could, unless that has to share; and starting leaves
+// the watermark.
+void SchedulerWorld::check_order() {
+  const SchedulerOrder order(clients_, in_plan_, config_);
+  if (order.started().empty()) return;
   int growing = 0;
   for (const auto& client : clients_) {
     if (!live(*client) || client->sequence->state != SequenceState::kRunning) continue;
     const Sequence& s = *client->sequence;
     growing += !s.paused &&
                s.max_kv_tokens() > static_cast<int>(s.block_table.size()) * config_.block_size;
-    const bool started =
-        client->state != SequenceState::kRunning || client->preemptions != s.preemptions;
-    if (started) youngest_started = s.id;
   }
-  if (youngest_started == 0) return;
   check_that(scheduler_.blocks().num_free() >= growing - 1, "started below the watermark",
-             youngest_started);
-  for (const auto& client : clients_) {
-    if (!live(*client) || client->id >= youngest_started) continue;
-    const Sequence& s = *client->sequence;
-    check_that(s.state != SequenceState::kWaiting || s.paused || s.needs_tower(),
-               "overtaken though it could start", s.id);
-  }
+             order.started().back()->id);
+  const Client* const passed = order.passed_for_no_reason();
+  check_that(passed == nullptr, "overtaken though it could start", passed ? passed->id : 0);
+  const Client* const greedy = order.started_beyond_share();
+  check_that(greedy == nullptr, "started beyond its share", greedy ? greedy->id : 0);
+  counts_.passed += static_cast<uint64_t>(order.passed());
 }
 
 void SchedulerWorld::check_preemptions() {
@@ -418,6 +418,7 @@ void SchedulerWorld::snapshot() {
     check_that(live(*client), "ended, but not handed back", client->id);
     client->state = client->sequence->state;
     client->preemptions = client->sequence->preemptions;
+    client->blocks = static_cast<int>(client->sequence->block_table.size());
   }
 }
 

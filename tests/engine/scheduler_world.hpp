@@ -31,6 +31,7 @@ struct WorldRequest {
   bool ignore_eos = false;
   bool stops = false;  // has kWorldStop as a stop token
   int capacity = 1 << 20;
+  uint64_t caller = 0;
   Clock::time_point deadline = Clock::time_point::max();
 };
 
@@ -44,6 +45,7 @@ enum class Pace { kInTurn, kAhead };
 struct WorldCounts {
   uint64_t steps = 0, empty_steps = 0, rows = 0, tokens = 0, submitted = 0, refused = 0, taken = 0;
   uint64_t preemptions = 0, pictures = 0;
+  uint64_t passed = 0;  // times that one was held back by its caller's share
   uint64_t finished = 0, cancelled = 0, deadlines = 0, queue_timeouts = 0, slow_readers = 0;
   uint64_t numeric_faults = 0, step_faults = 0;
   uint64_t excused_steps = 0;  // nothing ran because lagging readers hold what the others need
@@ -68,6 +70,7 @@ class SchedulerWorld {
     // As seen after the last step.
     SequenceState state = SequenceState::kWaiting;
     int preemptions = 0;
+    int blocks = 0;
     int64_t rows = 0;
     bool encoded = false;
     uint64_t waited = 0;
@@ -110,7 +113,7 @@ class SchedulerWorld {
   void check_ended(const std::vector<Client*>& doomed) const;
   void check_plan(const Plan& plan);
   void check_vision(const Plan& plan);
-  void check_order() const;
+  void check_order();
   void check_preemptions();
   void check_blocks() const;
   void check_caps() const;

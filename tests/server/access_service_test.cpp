@@ -91,6 +91,28 @@ TEST(Keys, a_caller_with_all_its_calls_running_is_refused_until_one_ends) {
   EXPECT_TRUE(chat(server.stub(), ask("x"), kBearer).status.ok());
 }
 
+TEST(Keys, the_engine_tells_callers_apart_by_a_number_each) {
+  TestServerOptions options;
+  options.network.access.api_keys = {"the-first-key-of-two", "the-second-key-of-two"};
+  TestServer server(options);
+  const auto number_of = [&server](const std::string& authorization) {
+    EXPECT_TRUE(chat(server.stub(), ask("x"), authorization).status.ok());
+    return server.engine().last_request().caller;
+  };
+  const uint64_t first = number_of("Bearer the-first-key-of-two");
+  const uint64_t second = number_of("Bearer the-second-key-of-two");
+  EXPECT_NE(first, 0u);
+  EXPECT_NE(second, 0u);
+  EXPECT_NE(first, second);
+  EXPECT_EQ(number_of("Bearer the-first-key-of-two"), first);
+}
+
+TEST(Keys, callers_without_one_are_nobody_to_the_engine) {
+  TestServer server;
+  EXPECT_TRUE(chat(server.stub(), ask("x")).status.ok());
+  EXPECT_EQ(server.engine().last_request().caller, 0u);
+}
+
 TEST(Keys, a_key_that_is_taken_out_of_the_file_opens_no_more) {
   const TemporaryDirectory dir;
   TestServerOptions options;

@@ -3,6 +3,7 @@
 #include <gtest/gtest.h>
 
 #include <future>
+#include <set>
 #include <utility>
 
 #include "engine/base/error.hpp"
@@ -95,6 +96,27 @@ TEST_F(PreprocessTest, a_full_queue_of_pictures_refuses_pictures_and_still_takes
   release();
   EXPECT_TRUE(last_result().ok());
   EXPECT_TRUE(submit(make_job(true)).ok());
+}
+
+TEST_F(PreprocessTest, those_who_are_refused_together_do_not_come_back_together) {
+  occupy();
+  for (int i = 0; i < 3; ++i) EXPECT_TRUE(submit(make_job(true)).ok());
+  std::set<std::chrono::milliseconds> delays;
+  for (int i = 0; i < 20; ++i) delays.insert(error_retry_delay(submit(make_job(true))).value());
+  EXPECT_GT(delays.size(), 10u);
+  EXPECT_GE(*delays.begin(), std::chrono::milliseconds(262));  // three pictures, an eighth less
+  EXPECT_LE(*delays.rbegin(), std::chrono::milliseconds(338));
+}
+
+TEST_F(PreprocessTest, the_engine_learns_whose_a_request_is_and_when_it_came) {
+  PreprocessJob job = make_job(false);
+  job.caller = 7;
+  job.received = Clock::now() - std::chrono::seconds(1);
+  const Clock::time_point received = job.received;
+  ASSERT_TRUE(submit(std::move(job)).ok());
+  ASSERT_TRUE(last_result().ok());
+  EXPECT_EQ(engine.last_request().caller, 7u);
+  EXPECT_EQ(engine.last_request().received, received);
 }
 
 TEST_F(PreprocessTest, a_cancelled_or_late_job_never_reaches_the_engine) {

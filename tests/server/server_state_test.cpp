@@ -3,10 +3,13 @@
 #include <gtest/gtest.h>
 
 #include <atomic>
+#include <chrono>
+#include <set>
 #include <thread>
 #include <vector>
 
 #include "engine/base/error.hpp"
+#include "server/readiness.hpp"
 #include "tests/server/test_server.hpp"
 
 namespace cogserve {
@@ -54,6 +57,19 @@ TEST(ServerState, is_not_serving_while_loading_but_alive) {
   EXPECT_EQ(health_of(channel, ""), "SERVING");
   EXPECT_EQ(health_of(channel, "cogserve.v1.CogServe"), "SERVING");
   EXPECT_TRUE(chat(server.stub(), ask("x")).status.ok());
+}
+
+TEST(ServerState, callers_that_came_too_early_do_not_come_back_together) {
+  using std::chrono::milliseconds;
+  Readiness readiness;
+  for (const milliseconds about : {milliseconds(2000), milliseconds(500)}) {  // loading, draining
+    std::set<milliseconds> delays;
+    for (int i = 0; i < 20; ++i) delays.insert(error_retry_delay(readiness.admit()).value());
+    EXPECT_GT(delays.size(), 10u);
+    EXPECT_GE(*delays.begin(), about * 7 / 8 - milliseconds(1));
+    EXPECT_LE(*delays.rbegin(), about * 9 / 8);
+    readiness.advance(Readiness::State::kDraining);
+  }
 }
 
 TEST(ServerState, stops_serving_when_the_engine_has_failed) {

@@ -1,0 +1,128 @@
+// Who may start before whom: a check of all that has started in a step of a SchedulerWorld. The
+// oldest starts first, but for what callers may hold of the blocks while others wait.
+#pragma once
+
+#include <algorithm>
+#include <memory>
+#include <vector>
+
+#include "tests/engine/scheduler_world.hpp"
+
+namespace cogserve {
+
+class SchedulerOrder {
+ public:
+  using Client = SchedulerWorld::Client;
+
+  // `planned`: whose work was planned, in order. To be asked between schedule() and commit().
+  SchedulerOrder(const std::vector<std::unique_ptr<Client>>& clients,
+                 const std::vector<Sequence*>& planned, const SchedulerConfig& config)
+      : config_(config) {
+    for (const auto& client : clients) {
+      if (client->sequence == nullptr) continue;
+      if (client->sequence->state != SequenceState::kFinished) live_.push_back(client.get());
+    }
+    for (const Sequence* sequence : planned) {
+      const auto found = std::ranges::find(live_, sequence, &Client::sequence);
+      if (found != live_.end() && has_started(**found)) started_.push_back(*found);
+    }
+  }
+
+  const std::vector<const Client*>& started() const { return started_; }
+
+  // How many wait for blocks although a younger one has started.
+  int passed() const {
+    return static_cast<int>(std::ranges::count_if(live_, [this](const Client* older) {
+      return could_start(*older) && std::ranges::any_of(started_, [older](const Client* younger) {
+               return younger->id > older->id;
+             });
+    }));
+  }
+
+  // One that was passed though no share held it back; or by a younger one of its own caller, unless
+  // that was preempted and came back. Null: nobody was.
+  const Client* passed_for_no_reason() const {
+    for (const Client* younger : started_) {
+      for (const Client* older : live_) {
+        if (older->id > younger->id || !could_start(*older)) continue;
+        if (!held_back(*older)) return older;
+        const bool own = older->request.caller == younger->request.caller;
+        if (own && younger->sequence->preemptions == 0) return older;
+      }
+    }
+    return nullptr;
+  }
+
+  // One that started beyond its caller's share though another caller's waits that would not, or
+  // that is older; or null.
+  const Client* started_beyond_share() const {
+    for (auto at = started_.begin(); at != started_.end(); ++at) {
+      const Client& client = **at;
+      if (client.request.caller == 0 || client.sequence->preemptions > 0) continue;
+      int held = 0;
+      for (const Client* own : live_) {
+        const bool before = std::find(at, started_.end(), own) == started_.end();
+        if (own->request.caller == client.request.caller && before) held += blocks_of(*own);
+      }
+      if (held == 0 || 2 * (held + blocks_of(client)) <= config_.num_blocks) continue;
+      const auto goes_first = [&](const Client* other) {
+        if (other->request.caller == client.request.caller || !could_start(*other)) return false;
+        return other->id < client.id || !(held_back(*other) || stands_behind_a_picture(*other));
+      };
+      if (std::ranges::any_of(live_, goes_first)) return &client;
+    }
+    return nullptr;
+  }
+
+ private:
+  static int blocks_of(const Client& client) {
+    return static_cast<int>(client.sequence->block_table.size());
+  }
+
+  static bool has_started(const Client& client) {
+    const Sequence& s = *client.sequence;
+    return s.state == SequenceState::kRunning &&
+           (client.state != SequenceState::kRunning || client.preemptions != s.preemptions);
+  }
+
+  static bool could_start(const Client& client) {
+    const Sequence& s = *client.sequence;
+    return s.state == SequenceState::kWaiting && !s.paused && !s.needs_tower();
+  }
+
+  // Of one that could start: it, or an older one of its caller's, would exceed the share.
+  bool held_back(const Client& client) const {
+    if (client.sequence->preemptions > 0) return false;
+    return std::ranges::any_of(live_, [&](const Client* own) {
+      return own->request.caller == client.request.caller && own->id <= client.id &&
+             could_start(*own) && exceeds_share(*own);
+    });
+  }
+
+  // What its caller has lost in this step, to one that has started, still counts.
+  bool exceeds_share(const Client& client) const {
+    if (client.request.caller == 0 || client.sequence->preemptions > 0) return false;
+    int held = 0;
+    for (const Client* own : live_) {
+      if (own->request.caller != client.request.caller) continue;
+      held += std::max(own->blocks, blocks_of(*own));
+    }
+    const int tokens = client.sequence->total_tokens();
+    const int needed = (tokens + config_.block_size - 1) / config_.block_size;
+    return held > 0 && 2 * (held + needed) > config_.num_blocks;
+  }
+
+  // Which has let enough younger ones start on its way to the tower.
+  bool stands_behind_a_picture(const Client& client) const {
+    return std::ranges::any_of(live_, [&](const Client* older) {
+      return older->id < client.id && older->sequence->needs_tower() &&
+             older->sequence->overtaken >= Scheduler::kMaxOvertakes;
+    });
+  }
+
+  const SchedulerConfig& config_;
+  std::vector<const Client*> live_;     // ascending by id
+  std::vector<const Client*> started_;  // in this step, in order
+};
+
+}  // namespace cogserve
