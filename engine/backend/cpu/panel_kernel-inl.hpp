@@ -145,15 +145,15 @@ HWY_INLINE void multiply_panels(const Product<B, A>& product) {
     }
   }
   for (size_t k = 0; k < depth; ++k) {
-    if constexpr (kRows > 1) {
-      COGSERVE_UNROLL
-      for (size_t p = 0; p < kPanels; ++p) hwy::Prefetch(b + p * b_stride + kPrefetchAhead);
-    }
     COGSERVE_UNROLL
-    for (size_t half = kHalves<B>; half-- > 0;) {
+    for (size_t i = 0; i < kHalves<B>; ++i) {
+      const size_t half = kHalves<B> - 1 - i;
       F32Vec values[kPanels][kVectors];
       COGSERVE_UNROLL
-      for (size_t p = 0; p < kPanels; ++p) load_half(b + p * b_stride, half, values[p]);
+      for (size_t p = 0; p < kPanels; ++p) {
+        if (kRows > 1 && half == 0) hwy::Prefetch(b + p * b_stride + kPrefetchAhead);
+        load_half(b + p * b_stride, half, values[p]);
+      }
       COGSERVE_UNROLL
       for (size_t r = 0; r < kRows; ++r) {
         const F32Vec x = hn::Set(d, half_of(Rows::template at<kRows>(a, a_stride, r, k), half));
