@@ -9,7 +9,6 @@
 #include "engine/base/error.hpp"
 #include "engine/engine_loop.hpp"
 #include "engine/memory_plan.hpp"
-#include "engine/model/dummy_weights.hpp"
 #include "engine/model/open_weights.hpp"
 #include "engine/model/rope_table.hpp"
 #include "engine/model/weights.hpp"
@@ -47,10 +46,6 @@ absl::Status check_options(const EngineConfig& config, const ModelConfig& model)
     return option_error("max-model-len", "the model has " + std::to_string(model.max_positions) +
                                              " positions, got " +
                                              std::to_string(config.max_model_len));
-  }
-  if (config.bf16_products && dummy_dtype(model.dtype) != DType::kBF16) {
-    return option_error("dtype",
-                        "bfloat16 wants a checkpoint in it, this one is in " + model.dtype);
   }
   return absl::OkStatus();
 }
@@ -144,6 +139,10 @@ absl::StatusOr<std::unique_ptr<Engine>> load_and_start(const EngineConfig& confi
   source->reset();  // unmaps the files
 
   const DType dtype = weights->decoder.embedding.tensor.dtype;
+  if (config.bf16_products && backend->activation_dtype() == DType::kF32 && dtype != DType::kBF16) {
+    return option_error("dtype", "bfloat16 wants a checkpoint in bf16, this one is in " +
+                                     std::string(dtype_name(dtype)));
+  }
   const RopeDtype rope = resolve_rope_dtype(config.rope_dtype, dtype);
   auto runner = make_runner(config, *model, *plan, *std::move(weights), rope, backend.get());
   if (!runner.ok()) return runner.status();

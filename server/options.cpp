@@ -30,10 +30,12 @@ void ServeFlags::add_model_flags() {
   table_.add_choice("template", &options_.chat_template, {"auto", "chat", "vqa", "base"},
                     "Prompt template of requests that name none; auto: as the checkpoint says.");
   table_.add("threads", &engine.threads, "N", "Threads of the CPU device; 0: one for each core.");
-  table_.add_choice("dtype", &dtype_, {"auto", "bfloat16"},
-                    "Of the activations that go into matrix products; auto: f32 on the CPU, "
-                    "bfloat16 on a GPU. On a CPU with AVX512_BF16 bfloat16 takes half the time. "
-                    "Matrices are kept as the checkpoint stores them.");
+  table_.add_choice(
+      "dtype", &dtype_, {"auto", "bfloat16"},
+      "Of the activations that go into matrix products; auto: f32 on the CPU, "
+      "bfloat16 on a GPU. On a CPU with AVX512_BF16 bfloat16 halves the time of prompts, "
+      "pictures and many sequences. Matrices are kept as the checkpoint stores "
+      "them.");
   formats_.add_to(&table_);
   table_.add_choice("load-format", &load_format_, {"safetensors", "dummy"},
                     "dummy: random weights from --seed, to try shapes and speed.");

@@ -342,7 +342,7 @@ TEST(Engine, answers_the_same_alone_and_in_a_batch_with_bf16_products) {
   const auto requests = mixed_requests(12);
   const auto in_bf16 = [](EngineConfig& config) { config.bf16_products = true; };
   const auto one_by_one = make_tiny_engine(in_bf16);
-  EXPECT_THAT(one_by_one->info().device, HasSubstr("bf16 products"));
+  EXPECT_THAT(one_by_one->info().device, HasSubstr("bf16 matrices times bf16"));
   const auto alone = answers_one_by_one(*one_by_one, requests);
   const auto engine = make_tiny_engine([&](EngineConfig& config) {
     in_bf16(config);
@@ -385,7 +385,7 @@ TEST(Engine, says_what_is_wrong_with_its_configuration) {
   engine = Engine::create(config, nullptr);
   ASSERT_FALSE(engine.ok());
   EXPECT_EQ(std::string(engine.status().message()),
-            "--dtype: bfloat16 wants a checkpoint in it, this one is in float16");
+            "--dtype: bfloat16 wants a checkpoint in bf16, this one is in f16");
 }
 
 }  // namespace

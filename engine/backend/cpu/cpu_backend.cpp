@@ -40,8 +40,8 @@ std::string CpuBackend::description() const {
   std::string text = "cpu (" + cpu::simd_name() + ", " + std::to_string(pool_.size()) +
                      (pool_.size() == 1 ? " thread" : " threads");
   if (products_ == cpu::Products::kBF16) {
-    text +=
-        cpu::has_bf16_dot() ? ", bf16 products" : ", bf16 products without instructions for them";
+    text += cpu::has_bf16_dot() ? ", bf16 matrices times bf16"
+                                : ", bf16 matrices times bf16 without instructions for it";
   }
   return text + ")";
 }

@@ -92,8 +92,10 @@ struct CodebookPanels {
 };
 using PairedPanels = StoredPanels<BFloat16Pair, BFloat16Pair>;
 
-// As the other targets do without that instruction, so does AVX3 on processors that lack it.
-bool uses_bf16_dot() { return HWY_TARGET == HWY_AVX3 && has_bf16_dot(); }
+// Only where the target in force is AVX-512, which tests and an operating system may forbid.
+bool uses_bf16_dot() {
+  return (HWY_TARGET == HWY_AVX3 || HWY_TARGET == HWY_AVX3_DL) && has_bf16_dot();
+}
 
 template <class B>
 void multiply_rows(size_t rows, const Product<B>& product) {
@@ -160,7 +162,7 @@ HWY_INLINE hn::Vec<D> round_to_bf16(D d32, F32Vec values) {
 }
 
 // The steps of a row of x, in pairs of bf16 or f32, to places that are `stride` words apart.
-void spread_row(const float* row, size_t depth, bool paired, size_t stride, float* to) {
+void spread_steps(const float* row, size_t depth, bool paired, size_t stride, float* to) {
   if (!paired) {
     for (size_t k = 0; k < depth; ++k) to[k * stride] = row[k];
     return;
@@ -217,7 +219,7 @@ namespace {
 
 HWY_EXPORT(linear_tasks);
 HWY_EXPORT(linear_tile_rows);
-HWY_EXPORT(spread_row);
+HWY_EXPORT(spread_steps);
 
 // Values of a panel, those of missing outputs and of a last half pair too.
 size_t panel_elements(DType dtype, size_t in_features) {
@@ -256,7 +258,7 @@ void interleave_rows(const Tensor& x, const RowTiles& tiles, bool paired, size_t
       const size_t rows = tiles.size(tile);
       float* to = out + tiles.begin(tile) * steps;
       for (size_t r = 0; r < rows; ++r) {
-        HWY_DYNAMIC_DISPATCH(spread_row)
+        HWY_DYNAMIC_DISPATCH(spread_steps)
         (x.row<float>(tiles.begin(tile) + r), x.cols, paired, rows, to + r);
       }
     }

@@ -4,7 +4,7 @@
 //   c[r, j] += a[r, 0] * b[0, j] + a[r, 1] * b[1, j] + ...      in this order, by fused adds
 //   (of bf16 pairs: a[r, 1] * b[1, j] + a[r, 0] * b[0, j] + a[r, 3] * b[3, j] + ...)
 //
-// Each result is one chain over k in ascending order, whatever the number of rows, the vector
+// Each result is one chain over k in that order, whatever the number of rows, the vector
 // width, and the places where the chain is cut into calls (an f32 accumulator survives being
 // stored and loaded). This is what makes a row's bits independent of its batch.
 #if defined(COGSERVE_CPU_PANEL_KERNEL_INL) == defined(HWY_TARGET_TOGGLE)
@@ -102,9 +102,14 @@ HWY_INLINE void load_half(const BFloat16Pair* pairs, size_t half, F32Vec (&out)[
   }
 }
 
-HWY_INLINE float half_of(float value, size_t /*half*/) { return value; }
-HWY_INLINE float half_of(BFloat16Pair pair, size_t half) {
-  return to_float(BFloat16{static_cast<uint16_t>(half == 0 ? pair.bits : pair.bits >> 16)});
+// In every lane. A pair is taken apart there, so that it comes from memory as a float does.
+HWY_INLINE F32Vec broadcast_half(float value, size_t /*half*/) { return hn::Set(F32(), value); }
+HWY_INLINE F32Vec broadcast_half(BFloat16Pair pair, size_t half) {
+  const F32 d;
+  const hn::Repartition<uint32_t, F32> d32;
+  const auto word = hn::Set(d32, pair.bits);
+  return hn::BitCast(
+      d, half == 0 ? hn::ShiftLeft<16>(word) : hn::And(word, hn::Set(d32, 0xffff0000u)));
 }
 
 // `a` as the kernel reads it: interleaved rows are read as one stream.
@@ -156,7 +161,7 @@ HWY_INLINE void multiply_panels(const Product<B, A>& product) {
       }
       COGSERVE_UNROLL
       for (size_t r = 0; r < kRows; ++r) {
-        const F32Vec x = hn::Set(d, half_of(Rows::template at<kRows>(a, a_stride, r, k), half));
+        const F32Vec x = broadcast_half(Rows::template at<kRows>(a, a_stride, r, k), half);
         COGSERVE_UNROLL
         for (size_t p = 0; p < kPanels; ++p) {
           COGSERVE_UNROLL
