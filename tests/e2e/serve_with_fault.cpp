@@ -1,9 +1,11 @@
-// `cogserve serve` on a device that breaks: serve_with_fault lost|hang [serve's options]
+// `cogserve serve` on a device that breaks: serve_with_fault lost|hang SEQUENCES [serve's options]
 //
-// At its 40th draw of tokens the device is lost, or hangs for good. All else is the CPU's.
+// After 40 draws of tokens for so many sequences at once the device is lost, or hangs for good. All
+// else is the CPU's.
 #include <unistd.h>
 
 #include <cstdio>
+#include <cstdlib>
 #include <memory>
 #include <string_view>
 #include <vector>
@@ -19,6 +21,7 @@ namespace {
 
 constexpr int kGoodDraws = 40;
 bool device_hangs = false;
+size_t sequences_at_once = 0;
 
 class BreakingBackend : public ForwardingBackend {
  public:
@@ -26,8 +29,8 @@ class BreakingBackend : public ForwardingBackend {
       : ForwardingBackend(std::make_unique<CpuBackend>(threads)) {}
 
  private:
-  void before_sample(std::span<const SampleRow> /*rows*/) override {
-    if (++draws_ <= kGoodDraws) return;
+  void before_sample(std::span<const SampleRow> rows) override {
+    if (rows.size() < sequences_at_once || ++draws_ <= kGoodDraws) return;
     if (!device_hangs) throw DeviceFault("the device is lost");
     while (true) pause();
   }
@@ -53,10 +56,11 @@ absl::StatusOr<DeviceTraits> device_traits(std::string_view /*device*/) {
 
 int main(int argc, char** argv) {
   const std::string_view fault = argc > 1 ? argv[1] : "";
-  if (fault != "lost" && fault != "hang") {
-    std::fprintf(stderr, "usage: %s lost|hang [serve's options]\n", argv[0]);
+  if (argc < 3 || (fault != "lost" && fault != "hang")) {
+    std::fprintf(stderr, "usage: %s lost|hang SEQUENCES [serve's options]\n", argv[0]);
     return cogserve::kExitUsage;
   }
   cogserve::device_hangs = fault == "hang";
-  return cogserve::run_serve({argv + 2, argv + argc});
+  cogserve::sequences_at_once = std::strtoul(argv[2], nullptr, 10);
+  return cogserve::run_serve({argv + 3, argv + argc});
 }

@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 import unittest
 
 import grpc
@@ -115,7 +116,7 @@ class ServerEnd(unittest.TestCase):
         self.assertGreater(stream.tokens, 0)
 
     def test_a_lost_device_ends_every_stream_and_the_process(self):
-        server, client = self.start([SERVE_WITH_FAULT, "lost"])
+        server, client = self.start([SERVE_WITH_FAULT, "lost", "3"])
         streams = [Stream(client, 1000) for _ in range(3)]
         for stream in streams:
             self.expect_cut(stream, "ENGINE_RESTARTING")
@@ -123,7 +124,7 @@ class ServerEnd(unittest.TestCase):
         self.assertTrue(server.said("engine.fault"), server.log)
 
     def test_a_step_that_hangs_ends_every_stream_and_the_process(self):
-        server, client = self.start([SERVE_WITH_FAULT, "hang"], "--stall-timeout", "1s")
+        server, client = self.start([SERVE_WITH_FAULT, "hang", "3"], "--stall-timeout", "1s")
         streams = [Stream(client, 1000) for _ in range(3)]
         for stream in streams:
             self.expect_cut(stream, "ENGINE_STALLED")
@@ -131,17 +132,18 @@ class ServerEnd(unittest.TestCase):
         self.assertTrue(server.said("engine.stuck"), server.log)
 
     def test_a_step_that_hangs_does_not_hold_a_second_signal(self):
-        server, client = self.start([SERVE_WITH_FAULT, "hang"])
+        server, client = self.start([SERVE_WITH_FAULT, "hang", "1"])
         stream = self.begin(client, 1000)
         server.process.send_signal(signal.SIGTERM)
         while not server.said("draining"):
             self.assertIsNone(server.process.poll())
+            time.sleep(0.01)
         server.process.send_signal(signal.SIGTERM)
         self.expect_cut(stream, "DRAINING")
         self.assertEqual(server.wait(), 0)
 
     def test_a_step_that_outlasts_a_drain_does_not_hold_the_process(self):
-        server, client = self.start([SERVE_WITH_FAULT, "hang"], "--shutdown-timeout", "0")
+        server, client = self.start([SERVE_WITH_FAULT, "hang", "1"], "--shutdown-timeout", "0")
         stream = self.begin(client, 1000)
         server.process.send_signal(signal.SIGTERM)
         self.expect_cut(stream, "DRAINING")
@@ -153,7 +155,7 @@ class ServerEnd(unittest.TestCase):
         for _ in range(5):
             server, client = self.start([COGSERVE, "serve"])
             streams = [self.begin(client, 300) for _ in range(4)]
-            threading.Event().wait(chance.random() * 0.2)
+            time.sleep(chance.random() * 0.2)
             server.process.send_signal(signal.SIGTERM)
             for stream in streams:
                 stream.join(GIVE_UP)
