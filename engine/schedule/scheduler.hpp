@@ -16,7 +16,8 @@
 // A caller who holds blocks starts nothing with which they would be more than half of all while
 // other callers' sequences, within their shares, wait for blocks: those go first. One who holds
 // none starts in turn, whatever it needs, so a sequence is held back for no longer than others of
-// its own caller run.
+// its own caller run. Pictures have no such share: the tower takes them in order, and one that has
+// let enough others pass holds up everyone behind it.
 #pragma once
 
 #include <cstdint>

@@ -104,6 +104,11 @@ class ServerEnd(unittest.TestCase):
         self.assertIsNone(stream.error)
         return stream
 
+    def await_event(self, server, event):
+        while not server.said(event):
+            self.assertIsNone(server.process.poll())
+            time.sleep(0.01)
+
     def expect_cut(self, stream, reason):
         """The stream ended with tokens given, and is not to be tried again."""
         stream.join(GIVE_UP)
@@ -134,10 +139,9 @@ class ServerEnd(unittest.TestCase):
     def test_a_step_that_hangs_does_not_hold_a_second_signal(self):
         server, client = self.start([SERVE_WITH_FAULT, "hang", "1"])
         stream = self.begin(client, 1000)
+        self.await_event(server, "hangs")
         server.process.send_signal(signal.SIGTERM)
-        while not server.said("draining"):
-            self.assertIsNone(server.process.poll())
-            time.sleep(0.01)
+        self.await_event(server, "draining")
         server.process.send_signal(signal.SIGTERM)
         self.expect_cut(stream, "DRAINING")
         self.assertEqual(server.wait(), 0)
@@ -145,6 +149,7 @@ class ServerEnd(unittest.TestCase):
     def test_a_step_that_outlasts_a_drain_does_not_hold_the_process(self):
         server, client = self.start([SERVE_WITH_FAULT, "hang", "1"], "--shutdown-timeout", "0")
         stream = self.begin(client, 1000)
+        self.await_event(server, "hangs")
         server.process.send_signal(signal.SIGTERM)
         self.expect_cut(stream, "DRAINING")
         self.assertEqual(server.wait(), 0)
