@@ -99,7 +99,7 @@ WeightFormats parse_weight_formats(std::string_view quantization, std::string_vi
 struct EngineConfig {
   std::string model_dir;
   std::string device = "cpu";
-  int threads = 0;  // 0 = one for each core
+  int threads = 0;             // 0 = one for each core
   bool bf16_products = false;  // on the CPU: see make_backend; on a GPU they always are
   RopeDtype rope_dtype = RopeDtype::kAuto;
   LoadFormat load_format = LoadFormat::kSafetensors;

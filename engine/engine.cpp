@@ -124,6 +124,10 @@ absl::StatusOr<std::unique_ptr<Engine>> load_and_start(const EngineConfig& confi
   if (!source.ok()) return source.status();
   const auto sizes = measure_weights(*traits, *model, config.formats, source->get());
   if (!sizes.ok()) return sizes.status();
+  if (config.bf16_products && traits->activation == DType::kF32 && sizes->stored != DType::kBF16) {
+    return option_error("dtype", "bfloat16 wants a checkpoint in bf16, this one is in " +
+                                     std::string(dtype_name(sizes->stored)));
+  }
   const auto plan =
       plan_memory(*model, config, *sizes, *traits, memory_budget(config, *traits, *backend));
   if (!plan.ok()) return plan.status();
@@ -139,10 +143,6 @@ absl::StatusOr<std::unique_ptr<Engine>> load_and_start(const EngineConfig& confi
   source->reset();  // unmaps the files
 
   const DType dtype = weights->decoder.embedding.tensor.dtype;
-  if (config.bf16_products && backend->activation_dtype() == DType::kF32 && dtype != DType::kBF16) {
-    return option_error("dtype", "bfloat16 wants a checkpoint in bf16, this one is in " +
-                                     std::string(dtype_name(dtype)));
-  }
   const RopeDtype rope = resolve_rope_dtype(config.rope_dtype, dtype);
   auto runner = make_runner(config, *model, *plan, *std::move(weights), rope, backend.get());
   if (!runner.ok()) return runner.status();

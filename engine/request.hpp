@@ -23,7 +23,7 @@ struct Request {
   int min_tokens = 0;
   bool ignore_eos = false;
   std::vector<int32_t> stop_token_ids;
-  Clock::time_point received = Clock::time_point::max();  // when it came in, if that is known
+  Clock::duration waited{0};  // in other queues, before it is submitted
   Clock::time_point deadline = Clock::time_point::max();
   Clock::time_point first_token_by = Clock::time_point::max();
 };

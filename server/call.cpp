@@ -67,7 +67,6 @@ void Call::start() {
   PreprocessJob job;
   job.request = std::move(request_);
   job.caller = number_of(caller_);
-  job.received = received_;
   job.deadline = deadline_.at;
   job.first_token_by = deadline_.first_token_by;
   job.cancelled = [self] { return self->aborted(); };

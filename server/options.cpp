@@ -32,10 +32,9 @@ void ServeFlags::add_model_flags() {
   table_.add("threads", &engine.threads, "N", "Threads of the CPU device; 0: one for each core.");
   table_.add_choice(
       "dtype", &dtype_, {"auto", "bfloat16"},
-      "Of the activations that go into matrix products; auto: f32 on the CPU, "
-      "bfloat16 on a GPU. On a CPU with AVX512_BF16 bfloat16 halves the time of prompts, "
-      "pictures and many sequences. Matrices are kept as the checkpoint stores "
-      "them.");
+      "Of the activations that go into matrix products; auto: f32 on the CPU, bfloat16 on a GPU. "
+      "On a CPU with AVX512_BF16 bfloat16 halves the time of prompts, pictures and many sequences. "
+      "Matrices are kept as the checkpoint stores them.");
   formats_.add_to(&table_);
   table_.add_choice("load-format", &load_format_, {"safetensors", "dummy"},
                     "dummy: random weights from --seed, to try shapes and speed.");

@@ -87,6 +87,7 @@ absl::Status Preprocessor::submit(PreprocessJob job) {
       return queue_full(picture);
     }
     queued_pictures_ += picture;
+    job.queued = Clock::now();
     queue_.push_back(std::move(job));
   }
   wake_.notify_one();
@@ -118,6 +119,7 @@ absl::StatusOr<Submission> Preprocessor::process(const PreprocessJob& job) {
 
 absl::StatusOr<Submission> Preprocessor::prepare(const PreprocessJob& job) {
   const CheckedRequest& from = job.request;
+  const Clock::duration waited = Clock::now() - job.queued;
   if (job.cancelled()) return cancelled_error();
   if (Clock::now() >= job.deadline) {
     return with_phase(make_error(absl::StatusCode::kDeadlineExceeded, "DEADLINE_EXCEEDED", "",
@@ -156,7 +158,7 @@ absl::StatusOr<Submission> Preprocessor::prepare(const PreprocessJob& job) {
   request.ignore_eos = from.ignore_eos;
   request.stop_token_ids = from.stop_token_ids;
   request.caller = job.caller;
-  request.received = job.received;
+  request.waited = waited;
   request.deadline = job.deadline;
   request.first_token_by = job.first_token_by;
   auto stream = engine_->submit(std::move(request));

@@ -37,9 +37,8 @@ struct Submission {
 
 struct PreprocessJob {
   CheckedRequest request;
-  // As in Request.
-  uint64_t caller = 0;
-  Clock::time_point received = Clock::time_point::max();
+  uint64_t caller = 0;         // as in Request
+  Clock::time_point queued{};  // set by submit
   Clock::time_point deadline = Clock::time_point::max();
   Clock::time_point first_token_by = Clock::time_point::max();
   // Asked before the job starts and between its stages.

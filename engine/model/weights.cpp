@@ -16,6 +16,8 @@
 namespace cogserve {
 namespace {
 
+constexpr const char* kEmbedding = "model.embed_tokens.weight";
+
 // How a tensor is brought into the backend's memory.
 enum class Form {
   kMatrix,  // Weight
@@ -75,7 +77,7 @@ class Layout {
 
   void list_decoder(DecoderWeights* decoder) {
     const int64_t hidden = config_.hidden;
-    table("model.embed_tokens.weight", {config_.vocab, hidden}, &decoder->embedding);
+    table(kEmbedding, {config_.vocab, hidden}, &decoder->embedding);
     decoder->layers.resize(config_.layers);
     for (int i = 0; i < config_.layers; ++i) {
       const std::string layer = "model.layers." + std::to_string(i);
@@ -285,6 +287,7 @@ absl::StatusOr<WeightBytes> measure_weights(const DeviceTraits& traits, const Mo
     if (!stored.ok()) return stored.status();
     int64_t& side = slot.name.starts_with("model.vision.") ? bytes.vision : bytes.decoder;
     side += static_cast<int64_t>(slot_bytes(traits, slot, *stored));
+    if (slot.name == kEmbedding) bytes.stored = stored->dtype;
   }
   return bytes;
 }

@@ -102,6 +102,7 @@ std::string describe_weights(const ModelWeights& weights);
 struct WeightBytes {
   int64_t decoder = 0;
   int64_t vision = 0;
+  DType stored = DType::kF32;  // what the embedding, which is never quantised, is stored in
 };
 
 // The most that load_weights allocates on a device. Requires every tensor, reads none; the errors

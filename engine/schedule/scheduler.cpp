@@ -15,9 +15,9 @@ namespace {
 // While nothing else runs nobody waits for the slice to end, but a cancel still wants a boundary.
 constexpr int kIdleSlices = 4;
 
-// Since when its caller waits for it to start.
-Clock::time_point waits_since(const Sequence& s) {
-  return std::min(s.request.received, s.submitted);
+// In all queues, this one and those before it.
+Clock::duration time_waited(const Sequence& s, Clock::time_point now) {
+  return s.request.waited + (now - s.submitted);
 }
 
 // When the first token is due, if it is.
@@ -166,12 +166,12 @@ absl::Status Scheduler::overdue(const Sequence& s) const {
                                               s.output_ids.size(), " tokens generated)")),
                       phase_of(s));
   }
-  if (!s.started() && now_ - waits_since(s) >= config_.max_queue_time) {
+  if (!s.started() && time_waited(s, now_) >= config_.max_queue_time) {
     const std::string limit = format_ms(config_.max_queue_time);
     const absl::Status late =
         make_error(absl::StatusCode::kDeadlineExceeded, "QUEUE_TIMEOUT", "",
                    absl::StrCat("waited longer than ", limit, " in the queue"));
-    return with_phase(with_limit(late, limit, format_ms(now_ - waits_since(s))), phase_of(s));
+    return with_phase(with_limit(late, limit, format_ms(time_waited(s, now_))), phase_of(s));
   }
   if (now_ >= first_token_due(s)) {
     return with_phase(make_error(absl::StatusCode::kDeadlineExceeded, "FIRST_TOKEN_TIMEOUT", "",
@@ -192,7 +192,9 @@ Clock::time_point Scheduler::next_timeout() const {
   Clock::time_point next = Clock::time_point::max();
   const auto look_at = [&](const Sequence& s) {
     next = std::min(next, s.request.deadline);
-    if (!s.started()) next = std::min(next, waits_since(s) + config_.max_queue_time);
+    if (!s.started()) {
+      next = std::min(next, s.submitted + (config_.max_queue_time - s.request.waited));
+    }
     next = std::min(next, first_token_due(s));
     if (s.paused) next = std::min(next, reader_timeout(s));
   };

@@ -32,7 +32,7 @@ class BreakingBackend : public ForwardingBackend {
   void before_sample(std::span<const SampleRow> rows) override {
     if (rows.size() < sequences_at_once || ++draws_ <= kGoodDraws) return;
     if (!device_hangs) throw DeviceFault("the device is lost");
-    std::fputs("the device hangs \n", stderr);
+    std::fputs("test device.hangs for=good\n", stderr);
     while (true) pause();
   }
 

@@ -139,7 +139,7 @@ class ServerEnd(unittest.TestCase):
     def test_a_step_that_hangs_does_not_hold_a_second_signal(self):
         server, client = self.start([SERVE_WITH_FAULT, "hang", "1"])
         stream = self.begin(client, 1000)
-        self.await_event(server, "hangs")
+        self.await_event(server, "device.hangs")
         server.process.send_signal(signal.SIGTERM)
         self.await_event(server, "draining")
         server.process.send_signal(signal.SIGTERM)
@@ -149,7 +149,7 @@ class ServerEnd(unittest.TestCase):
     def test_a_step_that_outlasts_a_drain_does_not_hold_the_process(self):
         server, client = self.start([SERVE_WITH_FAULT, "hang", "1"], "--shutdown-timeout", "0")
         stream = self.begin(client, 1000)
-        self.await_event(server, "hangs")
+        self.await_event(server, "device.hangs")
         server.process.send_signal(signal.SIGTERM)
         self.expect_cut(stream, "DRAINING")
         self.assertEqual(server.wait(), 0)

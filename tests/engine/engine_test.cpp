@@ -382,7 +382,7 @@ TEST(Engine, says_what_is_wrong_with_its_configuration) {
   config.device = "cpu";
   config.bf16_products = true;
   config.model_dir = COGSERVE_SOURCE_DIR "/tests/data/golden/mha-f16";
-  engine = Engine::create(config, nullptr);
+  engine = Engine::create(config, [](int64_t, int64_t) { FAIL() << "it loads"; });
   ASSERT_FALSE(engine.ok());
   EXPECT_EQ(std::string(engine.status().message()),
             "--dtype: bfloat16 wants a checkpoint in bf16, this one is in f16");

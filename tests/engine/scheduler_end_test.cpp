@@ -247,7 +247,7 @@ TEST_F(SchedulerTest, the_wait_before_a_request_was_submitted_counts) {
   config.max_num_seqs = 1;
   config.max_queue_time = Ms(50);
   ask({.max_tokens = 100});
-  const Asked waits = ask({.received = now - Ms(30)});
+  const Asked waits = ask({.waited = Ms(30)});
   EXPECT_EQ(scheduler().next_timeout(), now + Ms(20));
   step(42, Ms(19));
   EXPECT_EQ(end_reason(waits), "");

@@ -29,7 +29,7 @@ class SchedulerTest : public ::testing::Test {
     size_t pixels = 0;
     Clock::time_point first_token_by = Clock::time_point::max();
     uint64_t caller = 0;
-    Clock::time_point received = Clock::time_point::max();
+    Clock::duration waited{0};
   };
 
   // A request that outlives its sequence.
@@ -65,7 +65,7 @@ class SchedulerTest : public ::testing::Test {
     sequence->request.deadline = what.deadline;
     sequence->request.first_token_by = what.first_token_by;
     sequence->request.caller = what.caller;
-    sequence->request.received = what.received;
+    sequence->request.waited = what.waited;
     sequence->request.stop_token_ids = what.stop_ids;
     sequence->request.ignore_eos = what.ignore_eos;
     sequence->request.pixels.resize(what.pixels);

@@ -187,13 +187,17 @@ TEST_P(SchedulerLives, keeps_every_promise_at_every_step_of_random_lives) {
   // The oldest waits only for younger ones that hold what it lost while its reader lagged: for
   // their last token (60 at most) or their reader's time (400 ms, a step each); or for those that
   // hold its caller's share.
-  EXPECT_LE(total.oldest_waited, 1500u);
-  if (total.steps < 1000000) return;  // too few: timeouts in the queue come with few seeds, at once
+  EXPECT_LE(total.oldest_waited, 1000u);
+  if (total.steps < 100000) return;  // too few to have seen everything
   EXPECT_EQ(total.most_preemptions, Scheduler::kMaxPreemptions);
-  for (const uint64_t seen : {total.refused, total.finished, total.cancelled, total.deadlines,
-                              total.queue_timeouts, total.slow_readers, total.numeric_faults,
-                              total.step_faults, total.pictures, total.preemptions, total.passed}) {
+  for (const uint64_t seen :
+       {total.refused, total.finished, total.cancelled, total.deadlines, total.slow_readers,
+        total.numeric_faults, total.step_faults, total.pictures, total.preemptions, total.passed}) {
     EXPECT_GE(seen, 50u);
+  }
+  // These come with few seeds, many at once.
+  if (total.steps >= 1000000) {
+    EXPECT_GE(total.queue_timeouts, 50u);
   }
 }
 

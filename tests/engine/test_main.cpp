@@ -39,7 +39,8 @@ const TestOptions& test_options() { return options(); }
 int main(int argc, char** argv) {
   ::testing::InitGoogleTest(&argc, argv);
   if (!cogserve::read_options(argc, argv)) {
-    std::fprintf(stderr, "usage: %s [--device cpu|cpu:bf16|cuda:<n>] [--longest TOKENS]\n", argv[0]);
+    std::fprintf(stderr, "usage: %s [--device cpu|cpu:bf16|cuda:<n>] [--longest TOKENS]\n",
+                 argv[0]);
     return 2;
   }
   return RUN_ALL_TESTS();

@@ -372,14 +372,6 @@ TEST(ChatService, a_deadline_travels_to_the_engine) {
   }
 }
 
-TEST(ChatService, the_engine_is_told_when_a_call_came_in) {
-  TestServer server;
-  const Clock::time_point before = Clock::now();
-  ASSERT_TRUE(chat(server.stub(), ask("x")).status.ok());
-  EXPECT_GE(server.engine().last_request().received, before);
-  EXPECT_LE(server.engine().last_request().received, Clock::now());
-}
-
 TEST(ChatService, a_call_without_a_deadline_ends_at_the_servers_limit) {
   TestServerOptions options;
   options.chat.max_request_time = std::chrono::milliseconds(50);

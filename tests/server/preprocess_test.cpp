@@ -4,6 +4,7 @@
 
 #include <future>
 #include <set>
+#include <thread>
 #include <utility>
 
 #include "engine/base/error.hpp"
@@ -108,15 +109,17 @@ TEST_F(PreprocessTest, those_who_are_refused_together_do_not_come_back_together)
   EXPECT_LE(*delays.rbegin(), std::chrono::milliseconds(338));
 }
 
-TEST_F(PreprocessTest, the_engine_learns_whose_a_request_is_and_when_it_came) {
+TEST_F(PreprocessTest, the_engine_learns_whose_a_request_is_and_how_long_it_waited) {
+  occupy();
   PreprocessJob job = make_job(false);
   job.caller = 7;
-  job.received = Clock::now() - std::chrono::seconds(1);
-  const Clock::time_point received = job.received;
   ASSERT_TRUE(submit(std::move(job)).ok());
+  const Clock::time_point begin = Clock::now();
+  while (Clock::now() - begin < std::chrono::milliseconds(5)) std::this_thread::yield();
+  release();
   ASSERT_TRUE(last_result().ok());
   EXPECT_EQ(engine.last_request().caller, 7u);
-  EXPECT_EQ(engine.last_request().received, received);
+  EXPECT_GE(engine.last_request().waited, std::chrono::milliseconds(5));
 }
 
 TEST_F(PreprocessTest, a_cancelled_or_late_job_never_reaches_the_engine) {

@@ -1,5 +1,6 @@
 // Products of bf16 by bf16 with f32 sums on AVX-512's instruction for them (VDPBF16PS: two
-// multiply-adds a lane). Highway 1.0, Debian 12's, has no operation for it.
+// multiply-adds a lane). Highway 1.0, Debian 12's, has no operation for it, and what is compiled for
+// its targets cannot be inlined into code for this one: hence a kernel beside panel_kernel-inl.hpp.
 #pragma once
 
 #include <cstddef>
