@@ -15,7 +15,7 @@ using Clock = std::chrono::steady_clock;
 
 struct Request {
   std::string id;                 // for logs only
-  uint64_t caller = 0;            // who asks: each number has a share of the cache; 0 = nobody
+  uint64_t caller = 0;            // who asks, for what callers share; 0 = nobody knows
   std::vector<int32_t> text_ids;  // the prompt's text, without BOS and image tokens
   std::vector<float> pixels;      // normalised [3, S, S] (CHW), or empty for no picture
   SamplingParams sampling;

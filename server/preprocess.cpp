@@ -67,26 +67,33 @@ Preprocessor::~Preprocessor() {
   for (const PreprocessJob& job : queue_) job.done(cancelled_error());
 }
 
-absl::Status Preprocessor::queue_full(bool picture) {
+absl::Status Preprocessor::check_room(const PreprocessJob& job) {
+  const bool picture = job.request.has_image;
+  int all = 0, own = 0;
+  for (const PreprocessJob& other : queue_) {
+    if (other.request.has_image != picture) continue;
+    ++all;
+    own += other.caller == job.caller;
+  }
   const int limit = picture ? pool_.max_queued_pictures : pool_.max_queued_texts;
-  const auto wait = limit * (picture ? kPictureCost : kTextCost) / pool_.threads;
+  const bool full = all >= limit;
+  const int64_t share = fair_share(job.caller, own, limit - all);
+  if (!full && own < share) return absl::OkStatus();
+  const std::string reason = !full ? "TENANT_QUOTA" : picture ? "DECODE_QUEUE" : "QUEUE_FULL";
   const std::string what =
-      picture ? "too many pictures wait to be read" : "too many requests wait to be tokenized";
-  return with_limit(with_retry_delay(make_error(absl::StatusCode::kResourceExhausted,
-                                                picture ? "DECODE_QUEUE" : "QUEUE_FULL", "", what),
-                                     jittered_delay(wait, refused_++)),
-                    std::to_string(limit), std::to_string(limit + 1));
+      std::string(full ? "too many" : "too many of this caller's") +
+      (picture ? " pictures wait to be read" : " requests wait to be tokenized");
+  const auto wait = all * (picture ? kPictureCost : kTextCost) / pool_.threads;
+  return with_limit(
+      with_retry_delay(make_error(absl::StatusCode::kResourceExhausted, reason, "", what),
+                       jittered_delay(wait, refused_++)),
+      std::to_string(full ? limit : share), std::to_string((full ? all : own) + 1));
 }
 
 absl::Status Preprocessor::submit(PreprocessJob job) {
-  const bool picture = job.request.has_image;
   {
     const std::lock_guard lock(mutex_);
-    const int texts = static_cast<int>(queue_.size()) - queued_pictures_;
-    if (picture ? queued_pictures_ >= pool_.max_queued_pictures : texts >= pool_.max_queued_texts) {
-      return queue_full(picture);
-    }
-    queued_pictures_ += picture;
+    if (absl::Status full = check_room(job); !full.ok()) return full;
     job.queued = Clock::now();
     queue_.push_back(std::move(job));
   }
@@ -94,14 +101,24 @@ absl::Status Preprocessor::submit(PreprocessJob job) {
   return absl::OkStatus();
 }
 
+// The oldest of the caller whose turn is longest ago.
+PreprocessJob Preprocessor::take_next() {
+  const auto next =
+      std::max_element(queue_.begin(), queue_.end(), [this](const auto& a, const auto& b) {
+        return turns_.others_since(a.caller) < turns_.others_since(b.caller);
+      });
+  PreprocessJob job = std::move(*next);
+  queue_.erase(next);
+  turns_.take(job.caller);
+  return job;
+}
+
 void Preprocessor::work() {
   std::unique_lock lock(mutex_);
   while (true) {
     wake_.wait(lock, [this] { return stopping_ || !queue_.empty(); });
     if (stopping_) return;
-    const PreprocessJob job = std::move(queue_.front());
-    queue_.pop_front();
-    queued_pictures_ -= job.request.has_image;
+    const PreprocessJob job = take_next();
     lock.unlock();
     job.done(process(job));
     lock.lock();

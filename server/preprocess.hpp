@@ -1,7 +1,7 @@
 // From a checked request to a running sequence: picture, prompt text, tokens, Engine::submit.
 //
-// A pool of its own threads behind a bounded queue, so that neither RPC threads nor the engine
-// decode pictures. Owned by the ServedModel.
+// A pool of its own threads behind a bounded queue, where callers take turns, so that neither RPC
+// threads nor the engine decode pictures. Owned by the ServedModel.
 #pragma once
 
 #include <atomic>
@@ -17,6 +17,7 @@
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
+#include "engine/base/sharing.hpp"
 #include "engine/engine.hpp"
 #include "server/request_validation.hpp"
 #include "server/text/tokenizer.hpp"
@@ -55,8 +56,9 @@ class Preprocessor {
   // Ends what is queued with CANCELLED.
   ~Preprocessor();
 
-  // Does not block. RESOURCE_EXHAUSTED DECODE_QUEUE or QUEUE_FULL, with the time after which to try
-  // again; then `done` is not called.
+  // Does not block. RESOURCE_EXHAUSTED DECODE_QUEUE, QUEUE_FULL or TENANT_QUOTA (the caller's would
+  // leave too little room to others), with the time after which to try again; then `done` is not
+  // called.
   absl::Status submit(PreprocessJob job);
 
  private:
@@ -64,7 +66,10 @@ class Preprocessor {
   absl::StatusOr<Submission> process(const PreprocessJob& job);
   absl::StatusOr<Submission> prepare(const PreprocessJob& job);
   absl::StatusOr<int> resolve_max_tokens(const CheckedRequest& request, int prompt_tokens) const;
-  absl::Status queue_full(bool picture);  // under the mutex
+  // Under the mutex.
+  absl::Status check_room(const PreprocessJob& job);
+  PreprocessJob take_next();
+
   uint64_t fresh_seed();
 
   Engine* const engine_;
@@ -77,7 +82,7 @@ class Preprocessor {
   std::mutex mutex_;
   std::condition_variable wake_;
   std::deque<PreprocessJob> queue_;
-  int queued_pictures_ = 0;
+  CallerTurns turns_;
   uint64_t refused_ = 0;
   bool stopping_ = false;
   std::vector<std::thread> threads_;

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <string>
+#include <unordered_map>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
@@ -15,23 +16,13 @@ namespace {
 // While nothing else runs nobody waits for the slice to end, but a cancel still wants a boundary.
 constexpr int kIdleSlices = 4;
 
-// In all queues, this one and those before it.
-Clock::duration time_waited(const Sequence& s, Clock::time_point now) {
-  return s.request.waited + (now - s.submitted);
-}
-
-// When the first token is due, if it is.
-Clock::time_point first_token_due(const Sequence& s) {
-  return s.output_ids.empty() ? s.request.first_token_by : Clock::time_point::max();
-}
-
-bool older(const std::unique_ptr<Sequence>& a, const std::unique_ptr<Sequence>& b) {
-  return a->id < b->id;
+bool earlier(const std::unique_ptr<Sequence>& a, const std::unique_ptr<Sequence>& b) {
+  return a->order < b->order;
 }
 
 template <typename Container>
-void insert_by_age(Container& sequences, std::unique_ptr<Sequence> sequence) {
-  const auto at = std::upper_bound(sequences.begin(), sequences.end(), sequence, older);
+void insert_in_order(Container& sequences, std::unique_ptr<Sequence> sequence) {
+  const auto at = std::upper_bound(sequences.begin(), sequences.end(), sequence, earlier);
   sequences.insert(at, std::move(sequence));
 }
 
@@ -70,9 +61,10 @@ absl::Status Scheduler::add(Owned sequence, Clock::time_point now) {
   }
   if (const absl::Status status = check_queue(*sequence); !status.ok()) return status;
 
-  newest_id_ = sequence->id;
+  newest_id_ = sequence->order = sequence->id;
   Queue& queue = sequence->has_image() ? queued_pictures_ : queued_texts_;
-  sequence->ahead = queue.size++;
+  sequence->ahead = ahead_of(*sequence);
+  ++queue.size;
   queued_bytes_ += sequence->queue_bytes();
   waiting_.push_back(std::move(sequence));
   return absl::OkStatus();
@@ -89,17 +81,60 @@ absl::Status Scheduler::check_queue(const Sequence& sequence) const {
       !full.ok()) {
     return full;
   }
-  const Queue& kind = sequence.has_image() ? queued_pictures_ : queued_texts_;
-  const auto expected = kind.wait.expected(kind.size);
-  if (!kind.wait.known() || expected <= deadline - now_) return absl::OkStatus();
+  if (absl::Status too_much = check_queue_share(sequence); !too_much.ok()) return too_much;
+  const WaitEstimate& wait = (sequence.has_image() ? queued_pictures_ : queued_texts_).wait;
+  const int ahead = ahead_of(sequence);
+  const auto expected = wait.expected(ahead);
+  if (!wait.known() || expected <= deadline - now_) return absl::OkStatus();
   const absl::Status refused =
       make_error(absl::StatusCode::kResourceExhausted, "DEADLINE_UNMEETABLE", "",
-                 absl::StrCat("the deadline is in ", format_ms(deadline - now_), " and ", kind.size,
+                 absl::StrCat("the deadline is in ", format_ms(deadline - now_), " and ", ahead,
                               " requests wait before this one"));
-  return with_phase(
-      with_limit(with_retry_delay(refused, kind.wait.retry_delay(kind.size, sequence.id)),
-                 format_ms(deadline - now_), format_ms(expected)),
-      "queue");
+  return with_phase(with_limit(with_retry_delay(refused, wait.retry_delay(ahead, sequence.id)),
+                               format_ms(deadline - now_), format_ms(expected)),
+                    "queue");
+}
+
+absl::Status Scheduler::check_queue_share(const Sequence& newcomer) const {
+  const uint64_t caller = newcomer.request.caller;
+  int64_t requests = 0, bytes = 0;
+  for (const Owned& sequence : waiting_) {
+    if (sequence->started() || sequence->request.caller != caller) continue;
+    ++requests;
+    bytes += static_cast<int64_t>(sequence->queue_bytes());
+  }
+  if (caller == 0 || requests == 0) return absl::OkStatus();
+  const QueueState all = queue();
+  const auto check_share = [&](const char* what, int64_t held, int64_t more, int64_t free) {
+    const int64_t share = fair_share(caller, held, free);
+    if (held + more <= share) return absl::OkStatus();
+    const absl::Status refused =
+        make_error(absl::StatusCode::kResourceExhausted, "TENANT_QUOTA", "",
+                   absl::StrCat("this caller's waiting requests have as many ", what,
+                                " of the queue as they may"));
+    return with_limit(with_retry_delay(refused, all.wait.retry_delay(all.ahead, newcomer.id)),
+                      absl::StrCat(share), absl::StrCat(held + more));
+  };
+  absl::Status status = check_share("places", requests, 1, config_.max_queue_size - all.requests);
+  if (!status.ok()) return status;
+  return check_share("bytes", bytes, static_cast<int64_t>(newcomer.queue_bytes()),
+                     static_cast<int64_t>(config_.max_queue_bytes - all.bytes));
+}
+
+// Of those that wait, how many of its kind go before a newcomer. Texts go in order. Pictures take
+// turns by caller: before its caller's next one, each other caller has as many turns at most.
+int Scheduler::ahead_of(const Sequence& newcomer) const {
+  if (!newcomer.has_image()) return queued_texts_.size;
+  std::unordered_map<uint64_t, int> pictures;
+  for (const Owned& sequence : waiting_) {
+    if (sequence->needs_tower()) ++pictures[sequence->request.caller];
+  }
+  const int own = pictures[newcomer.request.caller];
+  int ahead = own;
+  for (const auto& [caller, count] : pictures) {
+    if (caller != newcomer.request.caller) ahead += std::min(count, own + 1);
+  }
+  return ahead;
 }
 
 QueueState Scheduler::queue() const {
@@ -111,97 +146,6 @@ QueueState Scheduler::queue() const {
           .bytes = queued_bytes_,
           .wait = longer.wait,
           .ahead = longer.size};
-}
-
-// --- ending what is overdue ----------------------------------------------------------------------
-
-void Scheduler::end_overdue() {
-  const auto look_at = [this](Sequence& sequence) {
-    watch_reader(sequence);
-    if (const absl::Status status = overdue(sequence); !status.ok()) end(sequence, status);
-  };
-  for (const Owned& sequence : running_) look_at(*sequence);
-  if (in_tower_) look_at(*in_tower_);
-  for (const Owned& sequence : waiting_) look_at(*sequence);
-  sweep();
-}
-
-void Scheduler::watch_reader(Sequence& sequence) const {
-  const bool full = !sequence.output_ids.empty() && sequence.stream->full();
-  if (full && !sequence.paused) sequence.paused_since = now_;
-  if (!full && sequence.paused) sequence.paused_before += now_ - sequence.paused_since;
-  sequence.paused = full;
-}
-
-// When a paused sequence is given up: after one long pause, or after as much in several if somebody
-// waits for what it holds.
-Clock::time_point Scheduler::reader_timeout(const Sequence& s) const {
-  const Clock::duration earlier = s.id == in_the_way_ ? s.paused_before : Clock::duration(0);
-  return s.paused_since + config_.slow_reader_time - earlier;
-}
-
-// Somebody cannot start for want of what `holds` says that a sequence has: of those whose readers
-// lag, the slowest is in the way.
-void Scheduler::blame_a_reader(bool (*holds)(const Sequence&)) {
-  Clock::duration longest{-1};
-  const auto look_at = [&](const Sequence& s) {
-    if (!s.paused || !holds(s)) return;
-    const Clock::duration paused = s.paused_before + (now_ - s.paused_since);
-    if (paused <= longest) return;
-    longest = paused;
-    in_the_way_ = s.id;
-  };
-  for (const Owned& sequence : running_) look_at(*sequence);
-  for (const Owned& sequence : waiting_) look_at(*sequence);
-}
-
-absl::Status Scheduler::overdue(const Sequence& s) const {
-  if (s.stream->cancelled()) {
-    return make_error(absl::StatusCode::kCancelled, "CANCELLED", "",
-                      absl::StrCat("cancelled by the caller (phase: ", phase_of(s), ")"));
-  }
-  if (now_ >= s.request.deadline) {
-    return with_phase(make_error(absl::StatusCode::kDeadlineExceeded, "DEADLINE_EXCEEDED", "",
-                                 absl::StrCat("the deadline passed (phase: ", phase_of(s), ", ",
-                                              s.output_ids.size(), " tokens generated)")),
-                      phase_of(s));
-  }
-  if (!s.started() && time_waited(s, now_) >= config_.max_queue_time) {
-    const std::string limit = format_ms(config_.max_queue_time);
-    const absl::Status late =
-        make_error(absl::StatusCode::kDeadlineExceeded, "QUEUE_TIMEOUT", "",
-                   absl::StrCat("waited longer than ", limit, " in the queue"));
-    return with_phase(with_limit(late, limit, format_ms(time_waited(s, now_))), phase_of(s));
-  }
-  if (now_ >= first_token_due(s)) {
-    return with_phase(make_error(absl::StatusCode::kDeadlineExceeded, "FIRST_TOKEN_TIMEOUT", "",
-                                 "the first token did not come in time"),
-                      phase_of(s));
-  }
-  if (s.paused && now_ >= reader_timeout(s)) {
-    const std::string limit = format_ms(config_.slow_reader_time);
-    return with_limit(
-        make_error(absl::StatusCode::kResourceExhausted, "SLOW_READER", "",
-                   absl::StrCat("undelivered tokens were not read for ", limit, ", together")),
-        limit, format_ms(s.paused_before + (now_ - s.paused_since)));
-  }
-  return absl::OkStatus();
-}
-
-Clock::time_point Scheduler::next_timeout() const {
-  Clock::time_point next = Clock::time_point::max();
-  const auto look_at = [&](const Sequence& s) {
-    next = std::min(next, s.request.deadline);
-    if (!s.started()) {
-      next = std::min(next, s.submitted + (config_.max_queue_time - s.request.waited));
-    }
-    next = std::min(next, first_token_due(s));
-    if (s.paused) next = std::min(next, reader_timeout(s));
-  };
-  for (const Owned& sequence : running_) look_at(*sequence);
-  if (in_tower_) look_at(*in_tower_);
-  for (const Owned& sequence : waiting_) look_at(*sequence);
-  return next;
 }
 
 // --- planning ------------------------------------------------------------------------------------
@@ -258,9 +202,8 @@ void Scheduler::admit(Plan& plan, int& rows) {
       blame_a_reader(pinned);
       return;
     }
-    for (const Owned& other : waiting_) {
-      if (other->needs_tower() && other->id < next->id) ++other->overtaken;
-    }
+    const Sequence* const picture = oldest_picture();
+    if (picture != nullptr && picture->order < next->order) ++overtakes_;
     start_running(*next);
     plan_chunk(plan, rows, *next);
   }
@@ -271,8 +214,9 @@ void Scheduler::admit(Plan& plan, int& rows) {
 Sequence* Scheduler::next_to_start() const {
   Sequence* oldest_held_back = nullptr;
   std::vector<uint64_t> callers_held_back;  // their younger ones wait behind the oldest
+  const Sequence* const picture = oldest_picture();
   for (const Owned& sequence : waiting_) {
-    if (sequence->needs_tower() && sequence->overtaken >= kMaxOvertakes) break;
+    if (sequence.get() == picture && overtakes_ >= kMaxOvertakes) break;
     if (sequence->needs_tower() || sequence->paused) continue;
     if (sequence->preemptions > 0) return sequence.get();  // it had its turn
     const uint64_t caller = sequence->request.caller;
@@ -298,16 +242,45 @@ bool Scheduler::exceeds_share(const Sequence& sequence) const {
   return held > 0 && held + blocks_to_start(sequence) > blocks_.num_blocks() / 2;
 }
 
+// Of those that wait for the tower, and for nothing else; or null.
+const Sequence* Scheduler::oldest_picture() const {
+  if (queued_pictures_.size == 0 || features_held_ >= config_.max_pictures) return nullptr;
+  for (const Owned& sequence : waiting_) {
+    if (sequence->needs_tower()) return sequence.get();
+  }
+  return nullptr;
+}
+
+// The picture whose turn it is, the oldest of its caller, goes to the place in the line of the
+// oldest of all, and each that it passes to that of the next one: else its features would wait
+// behind texts, in a place that pictures before them could have.
+void Scheduler::take_turn() {
+  auto next = waiting_.end();
+  size_t most = 0;
+  for (auto at = waiting_.begin(); at != waiting_.end(); ++at) {
+    if (!(*at)->needs_tower()) continue;
+    const size_t others = tower_turns_.others_since((*at)->request.caller);
+    if (next != waiting_.end() && others <= most) continue;
+    next = at;
+    most = others;
+  }
+  tower_turns_.take((*next)->request.caller);
+  for (auto at = waiting_.begin(); at != next; ++at) {
+    if (!(*at)->needs_tower()) continue;
+    std::swap((*at)->order, (*next)->order);
+    std::swap(*at, *next);
+  }
+}
+
 void Scheduler::enter_tower() {
   if (in_tower_ || queued_pictures_.size == 0) return;
-  if (features_held_ >= config_.max_pictures) {
+  if (oldest_picture() == nullptr) {
     blame_a_reader([](const Sequence& sequence) { return sequence.features_ready; });
     return;
   }
-  const auto first = std::find_if(waiting_.begin(), waiting_.end(),
-                                  [](const Owned& sequence) { return sequence->needs_tower(); });
-  in_tower_ = std::move(*first);
-  waiting_.erase(first);
+  take_turn();
+  in_tower_ = take_waiting(*oldest_picture());
+  overtakes_ = 0;
   start(*in_tower_);
   in_tower_->state = SequenceState::kEncoding;
   ++features_held_;
@@ -369,7 +342,7 @@ int Scheduler::spare_blocks(const Sequence& sequence) const {
     const int growth = max_blocks(*other) - static_cast<int>(other->block_table.size());
     const int expected = static_cast<int>(growth_reserve_ * growth);
     const int watermark = std::max(expected, std::min(growth, 1));
-    spare += pinned(sequence) && other->id < sequence.id ? growth : watermark;
+    spare += pinned(sequence) && other->order < sequence.order ? growth : watermark;
   }
   return spare;
 }
@@ -401,7 +374,7 @@ Sequence* Scheduler::victim_of(const Sequence& sequence) const {
   if (Sequence* const paused = youngest_paused()) return paused;
   const auto found = std::find_if(running_.rbegin(), running_.rend(),
                                   [](const Owned& other) { return !pinned(*other); });
-  return found != running_.rend() && (*found)->id > sequence.id ? found->get() : nullptr;
+  return found != running_.rend() && (*found)->order > sequence.order ? found->get() : nullptr;
 }
 
 void Scheduler::preempt(Sequence& sequence) {
@@ -412,7 +385,7 @@ void Scheduler::preempt(Sequence& sequence) {
   ++preemptions_;
   const auto at = std::find_if(running_.begin(), running_.end(),
                                [&](const Owned& other) { return other.get() == &sequence; });
-  insert_by_age(waiting_, std::move(*at));
+  insert_in_order(waiting_, std::move(*at));
   running_.erase(at);
 }
 
@@ -423,18 +396,23 @@ void Scheduler::release_blocks(Sequence& sequence) {
 
 // --- moving on -----------------------------------------------------------------------------------
 
-void Scheduler::start_running(const Sequence& next) {
+std::unique_ptr<Sequence> Scheduler::take_waiting(const Sequence& wanted) {
   const auto at = std::find_if(waiting_.begin(), waiting_.end(),
-                               [&](const Owned& other) { return other.get() == &next; });
+                               [&](const Owned& other) { return other.get() == &wanted; });
   Owned sequence = std::move(*at);
   waiting_.erase(at);
+  return sequence;
+}
+
+void Scheduler::start_running(const Sequence& next) {
+  Owned sequence = take_waiting(next);
   start(*sequence);
   const int blocks = blocks_to_start(*sequence);
   while (static_cast<int>(sequence->block_table.size()) < blocks) {
     sequence->block_table.push_back(blocks_.allocate());
   }
   sequence->state = SequenceState::kRunning;
-  insert_by_age(running_, std::move(sequence));
+  insert_in_order(running_, std::move(sequence));
 }
 
 void Scheduler::leave_queue(const Sequence& sequence) {
@@ -458,7 +436,7 @@ void Scheduler::finish_vision(const VisionWork& work) {
   sequence.encoded = now_;
   std::vector<float>().swap(sequence.request.pixels);  // megabytes that nobody reads again
   sequence.state = SequenceState::kWaiting;
-  insert_by_age(waiting_, std::move(in_tower_));
+  insert_in_order(waiting_, std::move(in_tower_));
 }
 
 bool Scheduler::idle() const { return waiting_.empty() && running_.empty() && !in_tower_; }

@@ -7,17 +7,18 @@
 //
 // First come, first served. A step has a row for each sequence that decodes, then prefill chunks
 // of the running ones, then of new ones, all oldest first, up to `max_num_batched_tokens`; beside
-// them a slice of the vision tower. A sequence starts when blocks for all its tokens are free, and
-// beyond them at least one for each running sequence that still grows. When decoding finds no free
-// block, sequences whose readers lag lose theirs first, then the youngest; they compute them anew
-// later. One that lost them `kMaxPreemptions` times starts again only with every block it can ever
-// need, and only if the older ones can do without: it is never preempted again.
+// them a slice of the vision tower, which has one picture at a time. A sequence starts when blocks
+// for all its tokens are free, and beyond them at least one for each running sequence that still
+// grows. When decoding finds no free block, sequences whose readers lag lose theirs first, then the
+// youngest; they compute them anew later. One that lost them `kMaxPreemptions` times starts again
+// only with every block it can ever need, and only if the older ones can do without: it is never
+// preempted again.
 //
 // A caller who holds blocks starts nothing with which they would be more than half of all while
 // other callers' sequences, within their shares, wait for blocks: those go first. One who holds
 // none starts in turn, whatever it needs, so a sequence is held back for no longer than others of
-// its own caller run. Pictures have no such share: the tower takes them in order, and one that has
-// let enough others pass holds up everyone behind it.
+// its own caller run. At the tower callers take turns: it takes the oldest picture of the one whose
+// last turn is longest ago, and that picture changes places in the line with those that it passes.
 #pragma once
 
 #include <cstdint>
@@ -28,6 +29,7 @@
 
 #include "absl/status/status.h"
 #include "engine/backend/sampling.hpp"
+#include "engine/base/sharing.hpp"
 #include "engine/schedule/block_manager.hpp"
 #include "engine/schedule/plan.hpp"
 #include "engine/schedule/queue_state.hpp"
@@ -53,9 +55,9 @@ class Scheduler {
 
   // Takes the sequence into the queue, or refuses it: INVALID_ARGUMENT PARAM_RANGE (max_tokens),
   // CONTEXT_LENGTH or KV_NEVER_FITS; DEADLINE_EXCEEDED (it has passed);
-  // RESOURCE_EXHAUSTED QUEUE_FULL or DEADLINE_UNMEETABLE (the queue alone would take longer), both
-  // with a retry delay. A refused sequence's stream is left untouched: the caller reports the
-  // status. Ids must ascend.
+  // RESOURCE_EXHAUSTED QUEUE_FULL, TENANT_QUOTA (its caller's would leave too little of the queue
+  // to others) or DEADLINE_UNMEETABLE (the queue alone would take longer), each with a retry delay.
+  // A refused sequence's stream is left untouched: the caller reports the status. Ids must ascend.
   absl::Status add(std::unique_ptr<Sequence> sequence, Clock::time_point now);
 
   // First ends what is cancelled (CANCELLED), past its deadline or too long in the queue
@@ -99,13 +101,16 @@ class Scheduler {
   Clock::time_point next_timeout() const;
 
   static constexpr int kMaxPreemptions = 3;
-  // A sequence that waits for the vision tower lets so many younger ones start before it, at most.
+  // While pictures wait for the tower, the oldest lets so many younger sequences start before the
+  // tower takes the next one, at most.
   static constexpr int kMaxOvertakes = 64;
 
  private:
   using Owned = std::unique_ptr<Sequence>;
 
   absl::Status check_queue(const Sequence& sequence) const;
+  absl::Status check_queue_share(const Sequence& newcomer) const;
+  int ahead_of(const Sequence& newcomer) const;
   int max_blocks(const Sequence& sequence) const;
   int blocks_to_start(const Sequence& sequence) const;
 
@@ -131,7 +136,10 @@ class Scheduler {
   void preempt(Sequence& sequence);
   void release_blocks(Sequence& sequence);
 
+  const Sequence* oldest_picture() const;
+  void take_turn();
   void enter_tower();
+  Owned take_waiting(const Sequence& wanted);
   void start_running(const Sequence& next);
   void start(Sequence& sequence);
   void leave_queue(const Sequence& sequence);
@@ -150,10 +158,12 @@ class Scheduler {
   Clock::time_point committed_ = kNever;  // when the last plan was
   uint64_t newest_id_ = 0;
 
-  // Each in order of arrival (id).
+  // Each in line (by `order`).
   std::deque<Owned> waiting_;
   std::vector<Owned> running_;
-  Owned in_tower_;               // or nobody
+  Owned in_tower_;  // or nobody
+  CallerTurns tower_turns_;
+  int overtakes_ = 0;            // of the oldest picture that waits, since the tower took one
   std::vector<Owned> finished_;  // not taken yet
   bool any_ended_ = false;       // some sequence above is finished and not swept yet
   size_t open_work_ = 0;         // pieces that are planned, and nothing was said of them since

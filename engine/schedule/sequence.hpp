@@ -27,6 +27,8 @@ enum class SequenceState {
 
 struct Sequence {
   uint64_t id = 0;  // unique, ascending in order of arrival
+  // Its place in the line: its id, until pictures change places. Unique too; "older" means before.
+  uint64_t order = 0;
   Request request;
   TokenLayout layout;
   std::shared_ptr<TokenStream> stream;
@@ -41,8 +43,7 @@ struct Sequence {
   bool features_ready = false;       // the picture's features are kept until the end
   bool paused = false;               // its reader lags: not planned, first to be preempted
   int preemptions = 0;
-  int overtaken = 0;  // younger sequences started while it waited for the tower
-  int ahead = 0;      // not started ones of its kind, picture or text, before it when it came
+  int ahead = 0;  // not started ones of its kind, picture or text, before it when it came
 
   Clock::time_point submitted = kNever;  // stamped by Scheduler::add unless the caller did
   Clock::time_point scheduled = kNever;  // first time in a plan

@@ -34,7 +34,7 @@ class SchedulerOrder {
   int passed() const {
     return static_cast<int>(std::ranges::count_if(live_, [this](const Client* older) {
       return could_start(*older) && std::ranges::any_of(started_, [older](const Client* younger) {
-               return younger->id > older->id;
+               return before(*older, *younger);
              });
     }));
   }
@@ -44,7 +44,7 @@ class SchedulerOrder {
   const Client* passed_for_no_reason() const {
     for (const Client* younger : started_) {
       for (const Client* older : live_) {
-        if (older->id > younger->id || !could_start(*older)) continue;
+        if (!before(*older, *younger) || !could_start(*older)) continue;
         if (!held_back(*older)) return older;
         const bool own = older->request.caller == younger->request.caller;
         if (own && younger->sequence->preemptions == 0) return older;
@@ -54,8 +54,8 @@ class SchedulerOrder {
   }
 
   // One that started beyond its caller's share though another caller's waits that would not, or
-  // that is older; or null.
-  const Client* started_beyond_share() const {
+  // that is older; or null. `barrier`, which may be null: nobody behind it starts.
+  const Client* started_beyond_share(const Sequence* barrier) const {
     for (auto at = started_.begin(); at != started_.end(); ++at) {
       const Client& client = **at;
       if (client.request.caller == 0 || client.sequence->preemptions > 0) continue;
@@ -67,7 +67,9 @@ class SchedulerOrder {
       if (held == 0 || 2 * (held + blocks_of(client)) <= config_.num_blocks) continue;
       const auto goes_first = [&](const Client* other) {
         if (other->request.caller == client.request.caller || !could_start(*other)) return false;
-        return other->id < client.id || !(held_back(*other) || stands_behind_a_picture(*other));
+        return before(*other, client) ||
+               !(held_back(*other) ||
+                 (barrier != nullptr && barrier->order < other->sequence->order));
       };
       if (std::ranges::any_of(live_, goes_first)) return &client;
     }
@@ -75,6 +77,11 @@ class SchedulerOrder {
   }
 
  private:
+  // In the line.
+  static bool before(const Client& a, const Client& b) {
+    return a.sequence->order < b.sequence->order;
+  }
+
   static int blocks_of(const Client& client) {
     return static_cast<int>(client.sequence->block_table.size());
   }
@@ -94,7 +101,7 @@ class SchedulerOrder {
   bool held_back(const Client& client) const {
     if (client.sequence->preemptions > 0) return false;
     return std::ranges::any_of(live_, [&](const Client* own) {
-      return own->request.caller == client.request.caller && own->id <= client.id &&
+      return own->request.caller == client.request.caller && !before(client, *own) &&
              could_start(*own) && exceeds_share(*own);
     });
   }
@@ -112,16 +119,8 @@ class SchedulerOrder {
     return held > 0 && 2 * (held + needed) > config_.num_blocks;
   }
 
-  // Which has let enough younger ones start on its way to the tower.
-  bool stands_behind_a_picture(const Client& client) const {
-    return std::ranges::any_of(live_, [&](const Client* older) {
-      return older->id < client.id && older->sequence->needs_tower() &&
-             older->sequence->overtaken >= Scheduler::kMaxOvertakes;
-    });
-  }
-
   const SchedulerConfig& config_;
-  std::vector<const Client*> live_;     // ascending by id
+  std::vector<const Client*> live_;
   std::vector<const Client*> started_;  // in this step, in order
 };
 

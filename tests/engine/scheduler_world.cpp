@@ -5,7 +5,6 @@
 
 #include "absl/strings/str_cat.h"
 #include "engine/base/error.hpp"
-#include "tests/engine/scheduler_order.hpp"
 
 namespace cogserve {
 namespace {
@@ -17,8 +16,6 @@ uint64_t scramble(uint64_t x) {
   return x ^ (x >> 31);
 }
 
-bool pinned(const Sequence& sequence) { return sequence.preemptions >= Scheduler::kMaxPreemptions; }
-
 }  // namespace
 
 int32_t world_token(uint64_t id, int index) {
@@ -29,7 +26,7 @@ void WorldCounts::add(const WorldCounts& o) {
   steps += o.steps, empty_steps += o.empty_steps, rows += o.rows, tokens += o.tokens;
   submitted += o.submitted, refused += o.refused, taken += o.taken;
   preemptions += o.preemptions, pictures += o.pictures, finished += o.finished;
-  passed += o.passed;
+  passed += o.passed, turns += o.turns;
   cancelled += o.cancelled, deadlines += o.deadlines, queue_timeouts += o.queue_timeouts;
   slow_readers += o.slow_readers, numeric_faults += o.numeric_faults;
   step_faults += o.step_faults, excused_steps += o.excused_steps;
@@ -90,6 +87,7 @@ absl::Status SchedulerWorld::submit(const WorldRequest& request, Clock::time_poi
 
 void SchedulerWorld::step(Clock::time_point now, StepFault fault,
                           const std::function<bool()>& poison) {
+  clock_stands_ = now < latest_;
   latest_ = std::max(latest_, now);
   std::vector<Client*> doomed;
   for (const auto& client : clients_) {
@@ -104,6 +102,7 @@ void SchedulerWorld::step(Clock::time_point now, StepFault fault,
   check_ended(doomed);
   check_plan(plan);
   check_vision(plan);
+  check_turns();
   check_order();
   check_preemptions();
   check_progress(plan);
@@ -192,181 +191,6 @@ void SchedulerWorld::take_back(const Plan& plan) {
 int SchedulerWorld::flies_from(const Client& client) const {
   const auto found = std::ranges::find(flying_.chunks, client.sequence, &ChunkWork::sequence);
   return found == flying_.chunks.end() ? -1 : found->begin;
-}
-
-// What was cancelled or past its deadline before schedule() is over after it.
-void SchedulerWorld::check_ended(const std::vector<Client*>& doomed) const {
-  for (const Client* client : doomed) {
-    check_that(!live(*client), "a cancelled or late sequence lives on", client->id);
-    check_that(client->sequence->block_table.empty(), "an ended sequence holds blocks", client->id);
-  }
-}
-
-void SchedulerWorld::check_plan(const Plan& plan) {
-  in_plan_.clear();
-  int rows = 0;
-  bool prefill_seen = false;
-  for (const ChunkWork& chunk : plan.chunks) {
-    const Sequence& s = *chunk.sequence;
-    rows += chunk.count;
-    check_that(std::count(in_plan_.begin(), in_plan_.end(), &s) == 0, "planned twice", s.id);
-    in_plan_.push_back(chunk.sequence);
-    check_that(s.state == SequenceState::kRunning, "a planned sequence does not run", s.id);
-    check_that(!s.paused && !s.stream->full(s.has_drawn()), "a full stream's sequence is planned",
-               s.id);
-    check_that(s.generated() < s.request.max_tokens, "planned though it is about to end", s.id);
-    check_that(!s.needs_tower(), "planned before its picture is encoded", s.id);
-    check_that(chunk.count > 0 && chunk.begin == s.num_computed, "a chunk leaves a gap", s.id);
-    check_that(chunk.begin + chunk.count <= s.total_tokens(), "a chunk beyond the end", s.id);
-    check_that(chunk.samples == (chunk.begin + chunk.count == s.total_tokens()),
-               "samples at the wrong token", s.id);
-    const bool decodes = s.pending_tokens() == 1 && s.generated() > 0 && s.num_computed > 0;
-    check_that(!decodes || !prefill_seen, "a decode row stands behind a prefill chunk", s.id);
-    prefill_seen |= chunk.count > 1;
-    Client& client = *find(s.id);
-    client.rows += chunk.count;
-    check_that(client.rows <= int64_t{1 + s.preemptions} * s.max_kv_tokens(),
-               "more rows than its preemptions explain", s.id);
-    mix(s.id * 4096 + static_cast<uint64_t>(chunk.count));
-  }
-  check_that(rows <= config_.max_num_batched_tokens, "too many rows in a step");
-  counts_.rows += static_cast<uint64_t>(rows);
-}
-
-void SchedulerWorld::check_vision(const Plan& plan) {
-  check_that(plan.vision.size() <= 1, "two pictures in the tower");
-  for (const VisionWork& work : plan.vision) {
-    const Sequence& s = *work.sequence;
-    in_plan_.push_back(work.sequence);
-    const bool paced = config_.max_itl > std::chrono::nanoseconds(0);
-    const int slice = paced ? config_.vision_layers
-                            : config_.vision_layers_per_step * (plan.chunks.empty() ? 4 : 1);
-    check_that(s.state == SequenceState::kEncoding, "encodes outside the tower", s.id);
-    check_that(work.begin == s.vision_layers_done, "a gap in the tower", s.id);
-    check_that(work.count > 0 && work.count <= slice, "a wrong tower slice", s.id);
-    check_that(work.last == (work.begin + work.count == config_.vision_layers),
-               "the tower ends at the wrong layer", s.id);
-    Client& client = *find(s.id);
-    check_that(!client.encoded, "a picture is encoded twice", s.id);
-    client.encoded = work.last;
-    counts_.pictures += work.last;
-    mix(s.id * 8192 + static_cast<uint64_t>(work.begin));
-  }
-}
-
-// Nothing starts before an older sequence that could, unless that has to share; and starting leaves
-// the watermark.
-void SchedulerWorld::check_order() {
-  const SchedulerOrder order(clients_, in_plan_, config_);
-  if (order.started().empty()) return;
-  int growing = 0;
-  for (const auto& client : clients_) {
-    if (!live(*client) || client->sequence->state != SequenceState::kRunning) continue;
-    const Sequence& s = *client->sequence;
-    growing += !s.paused &&
-               s.max_kv_tokens() > static_cast<int>(s.block_table.size()) * config_.block_size;
-  }
-  check_that(scheduler_.blocks().num_free() >= growing - 1, "started below the watermark",
-             order.started().back()->id);
-  const Client* const passed = order.passed_for_no_reason();
-  check_that(passed == nullptr, "overtaken though it could start", passed ? passed->id : 0);
-  const Client* const greedy = order.started_beyond_share();
-  check_that(greedy == nullptr, "started beyond its share", greedy ? greedy->id : 0);
-  counts_.passed += static_cast<uint64_t>(order.passed());
-}
-
-void SchedulerWorld::check_preemptions() {
-  for (const auto& client : clients_) {
-    if (!live(*client)) continue;
-    const Sequence& s = *client->sequence;
-    if (s.preemptions == client->preemptions) continue;
-    check_that(s.preemptions == client->preemptions + 1, "preempted twice in a step", s.id);
-    check_that(s.preemptions <= Scheduler::kMaxPreemptions, "preempted too often", s.id);
-    check_that(s.num_computed == 0, "a preempted sequence trusts a cache", s.id);
-    check_that(!s.needs_tower(), "preemption lost the picture's features", s.id);
-    ++counts_.preemptions;
-    counts_.most_preemptions = std::max(counts_.most_preemptions, s.preemptions);
-    if (s.paused) continue;
-    for (const auto& other : clients_) {
-      if (!live(*other) || other->state != SequenceState::kRunning) continue;
-      const Sequence& o = *other->sequence;
-      check_that(o.state != SequenceState::kRunning || pinned(o) || (o.id < s.id && !o.paused) ||
-                     o.id == s.id,
-                 "an older sequence was preempted before a younger or a lagging one", s.id);
-    }
-  }
-}
-
-void SchedulerWorld::check_blocks() const {
-  const BlockManager& blocks = scheduler_.blocks();
-  std::vector<int> owners(blocks.num_blocks(), 0);
-  for (const auto& client : clients_) {
-    if (client->sequence == nullptr) continue;
-    const Sequence& s = *client->sequence;
-    check_that(s.state == SequenceState::kRunning || s.block_table.empty(),
-               "holds blocks but does not run", s.id);
-    check_that(!live(*client) ||
-                   static_cast<int>(s.block_table.size()) * config_.block_size >= s.num_computed,
-               "computed beyond its blocks", s.id);
-    for (const int32_t block : s.block_table) ++owners.at(block);
-  }
-  int used = 0;
-  for (int block = 0; block < blocks.num_blocks(); ++block) {
-    check_that(blocks.references(block) == owners[block], "a count differs from its owners");
-    used += owners[block] > 0;
-  }
-  check_that(used + blocks.num_free() == blocks.num_blocks(), "blocks are lost");
-}
-
-void SchedulerWorld::check_caps() const {
-  int running = 0, encoding = 0, features = 0, queued = 0;
-  for (const auto& client : clients_) {
-    if (!live(*client)) continue;
-    const Sequence& s = *client->sequence;
-    running += s.state == SequenceState::kRunning;
-    encoding += s.state == SequenceState::kEncoding;
-    features += s.features_ready || s.state == SequenceState::kEncoding;
-    queued += !s.started();
-    check_that(s.overtaken <= Scheduler::kMaxOvertakes, "overtaken too often", s.id);
-    check_that(static_cast<int>(s.output_ids.size()) < s.request.max_tokens, "too many tokens",
-               s.id);
-  }
-  check_that(running <= config_.max_num_seqs, "too many sequences run");
-  check_that(encoding <= 1, "two pictures in the tower");
-  check_that(features <= config_.max_pictures, "too many pictures are kept");
-  check_that(queued <= config_.max_queue_size, "the queue is too long");
-  const SchedulerStats stats = scheduler_.stats();
-  check_that(stats.running == running + encoding, "stats: running");
-  check_that(stats.blocks_used == config_.num_blocks - scheduler_.blocks().num_free(),
-             "stats: blocks");
-}
-
-// If somebody can run, somebody does, in this very step; and the oldest that runs does.
-void SchedulerWorld::check_progress(const Plan& plan) {
-  Client* oldest = nullptr;
-  bool excused = false;
-  bool pinned_runs = false;
-  for (const auto& client : clients_) {
-    if (!live(*client)) continue;
-    const Sequence& s = *client->sequence;
-    if (!s.paused && oldest == nullptr) oldest = client.get();
-    excused |= s.paused && (s.features_ready || s.state == SequenceState::kRunning);
-    excused |= s.has_drawn();
-    pinned_runs |= s.state == SequenceState::kRunning && pinned(s);
-  }
-  if (oldest == nullptr) return;
-  if (plan.empty()) {
-    check_that(excused, "nothing runs though something could", oldest->id);
-    ++counts_.excused_steps;
-  }
-  const bool works = std::count(in_plan_.begin(), in_plan_.end(), oldest->sequence) > 0;
-  const Sequence& first = *oldest->sequence;
-  const bool waits =
-      first.has_drawn() && (first.generated() >= first.request.max_tokens || first.stream->full(1));
-  check_that(works || waits || pinned_runs || first.state != SequenceState::kRunning,
-             "the oldest runs and does not progress", oldest->id);
-  oldest->waited = works ? 0 : oldest->waited + 1;
-  counts_.oldest_waited = std::max(counts_.oldest_waited, oldest->waited);
 }
 
 // Writes the chunk's slots, then reads every slot that its rows attend to.

@@ -4,6 +4,7 @@
 #pragma once
 
 #include <functional>
+#include <map>
 #include <memory>
 #include <stdexcept>
 #include <string>
@@ -46,6 +47,7 @@ struct WorldCounts {
   uint64_t steps = 0, empty_steps = 0, rows = 0, tokens = 0, submitted = 0, refused = 0, taken = 0;
   uint64_t preemptions = 0, pictures = 0;
   uint64_t passed = 0;  // times that one was held back by its caller's share
+  uint64_t turns = 0;   // times that a picture came into the tower before an older one
   uint64_t finished = 0, cancelled = 0, deadlines = 0, queue_timeouts = 0, slow_readers = 0;
   uint64_t numeric_faults = 0, step_faults = 0;
   uint64_t excused_steps = 0;  // nothing ran because lagging readers hold what the others need
@@ -113,6 +115,8 @@ class SchedulerWorld {
   void check_ended(const std::vector<Client*>& doomed) const;
   void check_plan(const Plan& plan);
   void check_vision(const Plan& plan);
+  void check_turns();
+  const Sequence* waiting_picture() const;
   void check_order();
   void check_preemptions();
   void check_blocks() const;
@@ -140,8 +144,11 @@ class SchedulerWorld {
   std::vector<Slot> memory_;
   std::vector<std::unique_ptr<Client>> clients_;  // ascending by id
   std::vector<Sequence*> in_plan_;                // of the last step
+  std::map<uint64_t, uint64_t> tower_turns_;      // of each caller, the step of its latest
+  int overtakes_ = 0;                             // since then
   uint64_t next_id_ = 1;
   Clock::time_point latest_ = Clock::time_point::min();
+  bool clock_stands_ = false;  // for the scheduler: it went back and has not caught up yet
   WorldCounts counts_;
   uint64_t trace_ = 0;
 };

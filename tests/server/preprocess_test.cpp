@@ -99,6 +99,42 @@ TEST_F(PreprocessTest, a_full_queue_of_pictures_refuses_pictures_and_still_takes
   EXPECT_TRUE(submit(make_job(true)).ok());
 }
 
+TEST_F(PreprocessTest, a_caller_leaves_room_to_others) {
+  const auto picture_of = [](uint64_t caller) {
+    PreprocessJob job = make_job(true);
+    job.caller = caller;
+    return job;
+  };
+  occupy();
+  EXPECT_TRUE(submit(picture_of(1)).ok());
+  EXPECT_TRUE(submit(picture_of(1)).ok());
+  const absl::Status refused = submit(picture_of(1));
+  EXPECT_EQ(refused.code(), absl::StatusCode::kResourceExhausted);
+  EXPECT_EQ(error_reason(refused), "TENANT_QUOTA");
+  EXPECT_TRUE(error_retry_delay(refused).has_value());
+  EXPECT_EQ(error_limit(refused), "2");
+  EXPECT_TRUE(submit(picture_of(2)).ok());
+  EXPECT_EQ(error_reason(submit(picture_of(3))), "DECODE_QUEUE");
+}
+
+TEST_F(PreprocessTest, callers_take_turns) {
+  std::vector<uint64_t> order;
+  occupy();
+  for (const auto& [caller, picture] :
+       {std::pair(1, true), {1, true}, {1, false}, {2, true}, {3, false}}) {
+    PreprocessJob job = make_job(picture);
+    job.caller = static_cast<uint64_t>(caller);
+    job.cancelled = [&order, caller = job.caller] {
+      order.push_back(caller);
+      return true;
+    };
+    ASSERT_TRUE(submit(std::move(job)).ok());
+  }
+  release();
+  for (std::promise<Result>& result : results) result.get_future().wait();
+  EXPECT_EQ(order, (std::vector<uint64_t>{1, 2, 3, 1, 1}));
+}
+
 TEST_F(PreprocessTest, those_who_are_refused_together_do_not_come_back_together) {
   occupy();
   for (int i = 0; i < 3; ++i) EXPECT_TRUE(submit(make_job(true)).ok());
