@@ -68,13 +68,14 @@ class Engine {
 
   // From any thread, does not block. What can be refused at once is refused here:
   // INVALID_ARGUMENT CONTEXT_LENGTH, KV_NEVER_FITS, TOKEN_ID_RANGE or IMAGE_SHAPE,
-  // RESOURCE_EXHAUSTED QUEUE_FULL, UNAVAILABLE ENGINE_STOPPED or ENGINE_RESTARTING. Else the stream
-  // ends exactly once.
+  // RESOURCE_EXHAUSTED QUEUE_FULL or TENANT_QUOTA, UNAVAILABLE ENGINE_STOPPED or ENGINE_RESTARTING.
+  // Else the stream ends exactly once.
   virtual absl::StatusOr<std::shared_ptr<TokenStream>> submit(Request request) = 0;
 
-  // What `submit` would say of the queue now, of a request with so many `bytes` of pixels: for
-  // callers that have not spent anything on it yet. RESOURCE_EXHAUSTED QUEUE_FULL.
-  virtual absl::Status check_room(size_t bytes) const = 0;
+  // What `submit` would say of the queue now, of a request of `caller` (as in Request) with so many
+  // `bytes` of pixels: for those that have not spent anything on it yet. RESOURCE_EXHAUSTED
+  // QUEUE_FULL or TENANT_QUOTA.
+  virtual absl::Status check_room(uint64_t caller, size_t bytes) const = 0;
 
   virtual const EngineInfo& info() const = 0;
   virtual EngineStats stats() const = 0;

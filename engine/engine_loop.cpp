@@ -102,25 +102,22 @@ absl::Status EngineLoop::enqueue(std::unique_ptr<Sequence> sequence) {
   const std::lock_guard lock(mutex_);
   if (stopping_) return stopped_error(absl::StatusCode::kUnavailable);
   if (!healthy_) return failed_error();
+  const uint64_t caller = sequence->request.caller;
   const size_t bytes = sequence->queue_bytes();
-  if (const absl::Status status = check_room_for(bytes); !status.ok()) return status;
-  inbox_bytes_ += bytes;
+  if (const absl::Status status = check_queue(caller, bytes); !status.ok()) return status;
+  queue_.add(caller, bytes);
   sequence->id = next_id_++;
   inbox_.push_back(std::move(sequence));
   return absl::OkStatus();
 }
 
-absl::Status EngineLoop::check_room(size_t bytes) const {
+absl::Status EngineLoop::check_room(uint64_t caller, size_t bytes) const {
   const std::lock_guard lock(mutex_);
-  return check_room_for(bytes);
+  return check_queue(caller, bytes);
 }
 
-// What has come in since counts as if the scheduler had it already.
-absl::Status EngineLoop::check_room_for(size_t more_bytes) const {
-  QueueState queue = queue_;
-  queue.requests += static_cast<int>(inbox_.size());
-  queue.bytes += inbox_bytes_;
-  absl::Status status = queue.check_room(limits_, more_bytes, refused_);
+absl::Status EngineLoop::check_queue(uint64_t caller, size_t bytes) const {
+  absl::Status status = queue_.check_room(limits_, caller, bytes, refused_);
   refused_ += !status.ok();
   return status;
 }
@@ -158,7 +155,6 @@ bool EngineLoop::wait_for_work() {
     const std::lock_guard lock(mutex_);
     if (stopping_) return false;
     arrived.swap(inbox_);
-    inbox_bytes_ = 0;
   }
   for (auto& sequence : arrived) {
     const auto stream = sequence->stream;
@@ -325,6 +321,7 @@ void EngineLoop::publish_stats() {
             .preemptions = now.preemptions,
             .steps = now.steps};
   queue_ = scheduler_.queue();
+  for (const auto& sequence : inbox_) queue_.add(sequence->request.caller, sequence->queue_bytes());
 }
 
 void EngineLoop::stop() {

@@ -27,7 +27,7 @@ class EngineLoop final : public Engine {
   ~EngineLoop() override;
 
   absl::StatusOr<std::shared_ptr<TokenStream>> submit(Request request) override;
-  absl::Status check_room(size_t bytes) const override;
+  absl::Status check_room(uint64_t caller, size_t bytes) const override;
   const EngineInfo& info() const override { return info_; }
   EngineStats stats() const override;
   Clock::duration silence() const override { return backend_->pulse().silence(); }
@@ -37,7 +37,7 @@ class EngineLoop final : public Engine {
   absl::Status check_request(const Request& request) const;
   std::unique_ptr<Sequence> make_sequence(Request request) const;
   absl::Status enqueue(std::unique_ptr<Sequence> sequence);
-  absl::Status check_room_for(size_t more_bytes) const;  // under the mutex
+  absl::Status check_queue(uint64_t caller, size_t bytes) const;  // under the mutex
 
   void loop();
   bool wait_for_work();  // false: time to stop
@@ -76,9 +76,8 @@ class EngineLoop final : public Engine {
   const std::shared_ptr<Doorbell> doorbell_ = std::make_shared<Doorbell>();
   mutable std::mutex mutex_;  // guards all below but `healthy_`
   std::vector<std::unique_ptr<Sequence>> inbox_;
-  size_t inbox_bytes_ = 0;
   EngineStats stats_;
-  QueueState queue_;  // the scheduler's
+  QueueState queue_;  // the scheduler's and the inbox
   mutable uint64_t refused_ = 0;
   uint64_t next_id_ = 1;
   bool stopping_ = false;

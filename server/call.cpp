@@ -2,11 +2,11 @@
 
 #include <algorithm>
 #include <cstdio>
-#include <functional>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
 #include "engine/base/error.hpp"
+#include "server/access/callers.hpp"
 #include "server/exception_status.hpp"
 #include "server/log.hpp"
 
@@ -40,11 +40,6 @@ OutputOptions output_options(const CheckedRequest& request) {
   return options;
 }
 
-// The engine tells callers apart, and knows no names.
-uint64_t number_of(const std::string& caller) {
-  return caller.empty() ? 0 : std::max<uint64_t>(std::hash<std::string>()(caller), 1);
-}
-
 }  // namespace
 
 Call::Call(ServedModel* model, CallTransport* transport, CheckedRequest request,
@@ -66,7 +61,7 @@ void Call::start() {
   const auto self = std::static_pointer_cast<Call>(shared_from_this());
   PreprocessJob job;
   job.request = std::move(request_);
-  job.caller = number_of(caller_);
+  job.caller = caller_number(caller_);
   job.deadline = deadline_.at;
   job.first_token_by = deadline_.first_token_by;
   job.cancelled = [self] { return self->aborted(); };

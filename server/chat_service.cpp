@@ -98,7 +98,8 @@ absl::StatusOr<ChatService::Accepted> ChatService::accept(
   if (absl::Status status = readiness_->admit(); !status.ok()) return status;
   if (absl::Status status = check_cancels(context.peer()); !status.ok()) return status;
   ServedModel& model = *model_.load(std::memory_order_acquire);
-  if (absl::Status status = model.engine().check_room(0); !status.ok()) return status;
+  absl::Status room = model.engine().check_room(caller_number(*caller), 0);
+  if (!room.ok()) return room;
   auto place = callers_->admit(*caller, Clock::now());
   if (!place.ok()) return place.status();
   absl::StatusOr<v1::ChatRequest> message = parse_request(&bytes);

@@ -58,7 +58,8 @@ void ServeFlags::add_schedule_flags() {
              "Layers of the vision tower between two decoding steps; 0: about one full step's "
              "worth.");
   table_.add("max-queue-size", &engine.max_queue_size, "N",
-             "Requests that may wait; more are refused with QUEUE_FULL.");
+             "Requests that may wait; more are refused with QUEUE_FULL. The owner of a key or "
+             "certificate may have three quarters of what others leave (TENANT_QUOTA).");
   table_.add("max-queue-time", &engine.max_queue_time, "TIME",
              "A request that waits longer ends with DEADLINE_EXCEEDED.");
   table_.add("preprocess-threads", &options_.preprocess_threads, "N",

@@ -73,21 +73,23 @@ absl::Status Preprocessor::check_room(const PreprocessJob& job) {
   for (const PreprocessJob& other : queue_) {
     if (other.request.has_image != picture) continue;
     ++all;
-    own += other.caller == job.caller;
+    own += job.caller != 0 && other.caller == job.caller;
   }
   const int limit = picture ? pool_.max_queued_pictures : pool_.max_queued_texts;
-  const bool full = all >= limit;
-  const int64_t share = fair_share(job.caller, own, limit - all);
-  if (!full && own < share) return absl::OkStatus();
-  const std::string reason = !full ? "TENANT_QUOTA" : picture ? "DECODE_QUEUE" : "QUEUE_FULL";
-  const std::string what =
-      std::string(full ? "too many" : "too many of this caller's") +
-      (picture ? " pictures wait to be read" : " requests wait to be tokenized");
-  const auto wait = all * (picture ? kPictureCost : kTextCost) / pool_.threads;
-  return with_limit(
-      with_retry_delay(make_error(absl::StatusCode::kResourceExhausted, reason, "", what),
-                       jittered_delay(wait, refused_++)),
-      std::to_string(full ? limit : share), std::to_string((full ? all : own) + 1));
+  const auto refuse = [&](const char* reason, const std::string& whose, int64_t most, int got) {
+    const auto wait = all * (picture ? kPictureCost : kTextCost) / pool_.threads;
+    const absl::Status refused = make_error(
+        absl::StatusCode::kResourceExhausted, reason, "",
+        whose + (picture ? " pictures wait to be read" : " requests wait to be tokenized"));
+    return with_limit(with_retry_delay(refused, jittered_delay(wait, refused_++)),
+                      std::to_string(most), std::to_string(got));
+  };
+  if (all >= limit) {
+    return refuse(picture ? "DECODE_QUEUE" : "QUEUE_FULL", "too many", limit, all + 1);
+  }
+  const int64_t share = fair_share(own, limit - all);
+  if (own == 0 || own + 1 <= share) return absl::OkStatus();
+  return refuse("TENANT_QUOTA", "too many of this caller's", share, own + 1);
 }
 
 absl::Status Preprocessor::submit(PreprocessJob job) {
@@ -101,33 +103,37 @@ absl::Status Preprocessor::submit(PreprocessJob job) {
   return absl::OkStatus();
 }
 
-// The oldest of the caller whose turn is longest ago.
-PreprocessJob Preprocessor::take_next() {
-  const auto next =
-      std::max_element(queue_.begin(), queue_.end(), [this](const auto& a, const auto& b) {
-        return turns_.others_since(a.caller) < turns_.others_since(b.caller);
-      });
-  PreprocessJob job = std::move(*next);
-  queue_.erase(next);
-  turns_.take(job.caller);
-  return job;
-}
-
 void Preprocessor::work() {
   std::unique_lock lock(mutex_);
   while (true) {
     wake_.wait(lock, [this] { return stopping_ || !queue_.empty(); });
     if (stopping_) return;
-    const PreprocessJob job = take_next();
+    const auto next = turns_.next(queue_.begin(), queue_.end(),
+                                  [](const PreprocessJob& job) { return job.caller; });
+    const PreprocessJob job = std::move(*next);
+    queue_.erase(next);
     lock.unlock();
     job.done(process(job));
     lock.lock();
   }
 }
 
+absl::Status Preprocessor::check_alive(const PreprocessJob& job) {
+  if (job.cancelled()) return cancelled_error();
+  if (Clock::now() < job.deadline) return absl::OkStatus();
+  return with_phase(make_error(absl::StatusCode::kDeadlineExceeded, "DEADLINE_EXCEEDED", "",
+                               "the deadline passed while the request waited to be read"),
+                    "queue");
+}
+
 // The border of this stage: whatever goes wrong here ends one request and no more.
 absl::StatusOr<Submission> Preprocessor::process(const PreprocessJob& job) {
   try {
+    if (absl::Status over = check_alive(job); !over.ok()) return over;  // that was no turn
+    {
+      const std::lock_guard lock(mutex_);
+      turns_.take(job.caller);
+    }
     return prepare(job);
   } catch (...) {
     return status_of_exception();
@@ -137,12 +143,6 @@ absl::StatusOr<Submission> Preprocessor::process(const PreprocessJob& job) {
 absl::StatusOr<Submission> Preprocessor::prepare(const PreprocessJob& job) {
   const CheckedRequest& from = job.request;
   const Clock::duration waited = Clock::now() - job.queued;
-  if (job.cancelled()) return cancelled_error();
-  if (Clock::now() >= job.deadline) {
-    return with_phase(make_error(absl::StatusCode::kDeadlineExceeded, "DEADLINE_EXCEEDED", "",
-                                 "the deadline passed while the request waited to be read"),
-                      "queue");
-  }
   const auto prompt = text::render_prompt(from.chat_template, from.turns, from.has_image);
   if (!prompt.ok()) return prompt.status();
   auto ids = tokenizer_->encode(*prompt);
@@ -157,7 +157,8 @@ absl::StatusOr<Submission> Preprocessor::prepare(const PreprocessJob& job) {
   Request request;
   // Before a picture is read.
   const size_t values = from.has_image ? size_t{3} * vision.image_size * vision.image_size : 0;
-  if (absl::Status full = engine_->check_room(values * sizeof(float)); !full.ok()) return full;
+  if (absl::Status full = engine_->check_room(job.caller, values * sizeof(float)); !full.ok())
+    return full;
   if (from.has_image) {
     const Clock::time_point begin = Clock::now();
     auto pixels = image::read_image(from.image, vision.image_size, limits_.image);

@@ -56,20 +56,18 @@ class Preprocessor {
   // Ends what is queued with CANCELLED.
   ~Preprocessor();
 
-  // Does not block. RESOURCE_EXHAUSTED DECODE_QUEUE, QUEUE_FULL or TENANT_QUOTA (the caller's would
-  // leave too little room to others), with the time after which to try again; then `done` is not
+  // Does not block. RESOURCE_EXHAUSTED DECODE_QUEUE, QUEUE_FULL or TENANT_QUOTA (the caller has its
+  // fair_share of the queue), with the time after which to try again; then `done` is not
   // called.
   absl::Status submit(PreprocessJob job);
 
  private:
   void work();
+  static absl::Status check_alive(const PreprocessJob& job);
   absl::StatusOr<Submission> process(const PreprocessJob& job);
   absl::StatusOr<Submission> prepare(const PreprocessJob& job);
   absl::StatusOr<int> resolve_max_tokens(const CheckedRequest& request, int prompt_tokens) const;
-  // Under the mutex.
-  absl::Status check_room(const PreprocessJob& job);
-  PreprocessJob take_next();
-
+  absl::Status check_room(const PreprocessJob& job);  // under the mutex
   uint64_t fresh_seed();
 
   Engine* const engine_;

@@ -14,9 +14,4 @@ void CallerTurns::take(uint64_t caller) {
   if (latest_.size() > kRemembered) latest_.pop_back();
 }
 
-int64_t fair_share(uint64_t caller, int64_t held, int64_t free) {
-  const int64_t all = held + free;
-  return caller == 0 || held == 0 ? all : all * 3 / 4;
-}
-
 }  // namespace cogserve

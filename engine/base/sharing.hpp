@@ -1,9 +1,10 @@
 // How callers share what there is too little of, so that the flood of one does not keep others out.
-// A caller is a number; all that are not known are one, 0.
+// A caller is a number.
 #pragma once
 
 #include <cstddef>
 #include <cstdint>
+#include <optional>
 #include <vector>
 
 namespace cogserve {
@@ -11,21 +12,36 @@ namespace cogserve {
 // Whose turn it is where callers share what one has at a time. A value.
 class CallerTurns {
  public:
-  // Other callers who had a turn since this one's latest; more than anybody's who had one if this
-  // one had none, or one so long ago that it is forgotten. Who waits with the most goes next.
-  size_t others_since(uint64_t caller) const;
+  // Of those that wait, oldest first, the one whose turn is next: the oldest of the caller whose
+  // latest turn is longest ago, or who had none. `caller_of` says whose an element is, or nullopt
+  // if it does not wait. `end` if none does.
+  template <typename Iterator, typename CallerOf>
+  Iterator next(Iterator begin, Iterator end, const CallerOf& caller_of) const {
+    Iterator next = end;
+    size_t most = 0;
+    for (; begin != end; ++begin) {
+      const std::optional<uint64_t> caller = caller_of(*begin);
+      if (!caller.has_value()) continue;
+      const size_t others = others_since(*caller);
+      if (next != end && others <= most) continue;
+      next = begin;
+      most = others;
+    }
+    return next;
+  }
   void take(uint64_t caller);
 
-  // So many others may have turns before one who waits goes next, whoever is new meanwhile.
+  // Other callers who had a turn since this one's latest. It counts as having had none after so
+  // many others had theirs; who had none has the most.
+  size_t others_since(uint64_t caller) const;
   static constexpr size_t kRemembered = 64;
 
  private:
   std::vector<uint64_t> latest_;  // newest first
 };
 
-// The most that `caller`, who holds `held` of what all share, may hold while `free` are left: three
-// quarters of those and its own, so that whoever comes next finds something too. One that holds
-// nothing yet may have what there is, and so may those that are not known.
-int64_t fair_share(uint64_t caller, int64_t held, int64_t free);
+// The most that a caller who holds `held` of what all share may come to hold while `free` are left:
+// three quarters of both, so that whoever comes next finds something too.
+constexpr int64_t fair_share(int64_t held, int64_t free) { return (held + free) * 3 / 4; }
 
 }  // namespace cogserve

@@ -1,6 +1,7 @@
 #include "engine/schedule/scheduler.hpp"
 
 #include <algorithm>
+#include <optional>
 #include <string>
 #include <unordered_map>
 #include <utility>
@@ -59,13 +60,14 @@ absl::Status Scheduler::add(Owned sequence, Clock::time_point now) {
       !status.ok()) {
     return status;
   }
+  sequence->ahead = ahead_of(*sequence);
   if (const absl::Status status = check_queue(*sequence); !status.ok()) return status;
 
   newest_id_ = sequence->order = sequence->id;
   Queue& queue = sequence->has_image() ? queued_pictures_ : queued_texts_;
-  sequence->ahead = ahead_of(*sequence);
+  sequence->starts_before = queue.starts;
   ++queue.size;
-  queued_bytes_ += sequence->queue_bytes();
+  queue_.add(sequence->request.caller, sequence->queue_bytes());
   waiting_.push_back(std::move(sequence));
   return absl::OkStatus();
 }
@@ -77,62 +79,40 @@ absl::Status Scheduler::check_queue(const Sequence& sequence) const {
                                  "the deadline passed before the request was queued"),
                       phase_of(sequence));
   }
-  if (absl::Status full = queue().check_room(config_, sequence.queue_bytes(), sequence.id);
+  if (absl::Status full =
+          queue().check_room(config_, sequence.request.caller, sequence.queue_bytes(), sequence.id);
       !full.ok()) {
     return full;
   }
-  if (absl::Status too_much = check_queue_share(sequence); !too_much.ok()) return too_much;
   const WaitEstimate& wait = (sequence.has_image() ? queued_pictures_ : queued_texts_).wait;
-  const int ahead = ahead_of(sequence);
-  const auto expected = wait.expected(ahead);
+  const auto expected = wait.expected(sequence.ahead);
   if (!wait.known() || expected <= deadline - now_) return absl::OkStatus();
   const absl::Status refused =
       make_error(absl::StatusCode::kResourceExhausted, "DEADLINE_UNMEETABLE", "",
-                 absl::StrCat("the deadline is in ", format_ms(deadline - now_), " and ", ahead,
-                              " requests wait before this one"));
-  return with_phase(with_limit(with_retry_delay(refused, wait.retry_delay(ahead, sequence.id)),
-                               format_ms(deadline - now_), format_ms(expected)),
-                    "queue");
+                 absl::StrCat("the deadline is in ", format_ms(deadline - now_), " and ",
+                              sequence.ahead, " requests wait before this one"));
+  return with_phase(
+      with_limit(with_retry_delay(refused, wait.retry_delay(sequence.ahead, sequence.id)),
+                 format_ms(deadline - now_), format_ms(expected)),
+      "queue");
 }
 
-absl::Status Scheduler::check_queue_share(const Sequence& newcomer) const {
-  const uint64_t caller = newcomer.request.caller;
-  int64_t requests = 0, bytes = 0;
-  for (const Owned& sequence : waiting_) {
-    if (sequence->started() || sequence->request.caller != caller) continue;
-    ++requests;
-    bytes += static_cast<int64_t>(sequence->queue_bytes());
-  }
-  if (caller == 0 || requests == 0) return absl::OkStatus();
-  const QueueState all = queue();
-  const auto check_share = [&](const char* what, int64_t held, int64_t more, int64_t free) {
-    const int64_t share = fair_share(caller, held, free);
-    if (held + more <= share) return absl::OkStatus();
-    const absl::Status refused =
-        make_error(absl::StatusCode::kResourceExhausted, "TENANT_QUOTA", "",
-                   absl::StrCat("this caller's waiting requests have as many ", what,
-                                " of the queue as they may"));
-    return with_limit(with_retry_delay(refused, all.wait.retry_delay(all.ahead, newcomer.id)),
-                      absl::StrCat(share), absl::StrCat(held + more));
-  };
-  absl::Status status = check_share("places", requests, 1, config_.max_queue_size - all.requests);
-  if (!status.ok()) return status;
-  return check_share("bytes", bytes, static_cast<int64_t>(newcomer.queue_bytes()),
-                     static_cast<int64_t>(config_.max_queue_bytes - all.bytes));
-}
-
-// Of those that wait, how many of its kind go before a newcomer. Texts go in order. Pictures take
-// turns by caller: before its caller's next one, each other caller has as many turns at most.
+// How many of its kind are likely to start before a newcomer. Texts go in order. Pictures take
+// turns by caller: before the newcomer's own turn each other caller has as many, or one more if its
+// turn comes first.
 int Scheduler::ahead_of(const Sequence& newcomer) const {
   if (!newcomer.has_image()) return queued_texts_.size;
   std::unordered_map<uint64_t, int> pictures;
   for (const Owned& sequence : waiting_) {
     if (sequence->needs_tower()) ++pictures[sequence->request.caller];
   }
-  const int own = pictures[newcomer.request.caller];
+  const uint64_t caller = newcomer.request.caller;
+  const int own = pictures[caller];
   int ahead = own;
-  for (const auto& [caller, count] : pictures) {
-    if (caller != newcomer.request.caller) ahead += std::min(count, own + 1);
+  for (const auto& [other, count] : pictures) {
+    if (other == caller) continue;
+    const bool first = tower_turns_.others_since(other) >= tower_turns_.others_since(caller);
+    ahead += std::min(count, own + first);
   }
   return ahead;
 }
@@ -142,10 +122,10 @@ QueueState Scheduler::queue() const {
   const bool pictures = queued_pictures_.wait.expected(queued_pictures_.size) >
                         queued_texts_.wait.expected(queued_texts_.size);
   const Queue& longer = pictures ? queued_pictures_ : queued_texts_;
-  return {.requests = queued_texts_.size + queued_pictures_.size,
-          .bytes = queued_bytes_,
-          .wait = longer.wait,
-          .ahead = longer.size};
+  QueueState state = queue_;
+  state.wait = longer.wait;
+  state.ahead = longer.size;
+  return state;
 }
 
 // --- planning ------------------------------------------------------------------------------------
@@ -202,8 +182,8 @@ void Scheduler::admit(Plan& plan, int& rows) {
       blame_a_reader(pinned);
       return;
     }
-    const Sequence* const picture = oldest_picture();
-    if (picture != nullptr && picture->order < next->order) ++overtakes_;
+    Sequence* const picture = oldest_picture();
+    if (picture != nullptr && picture->order < next->order) ++picture->overtaken;
     start_running(*next);
     plan_chunk(plan, rows, *next);
   }
@@ -216,7 +196,7 @@ Sequence* Scheduler::next_to_start() const {
   std::vector<uint64_t> callers_held_back;  // their younger ones wait behind the oldest
   const Sequence* const picture = oldest_picture();
   for (const Owned& sequence : waiting_) {
-    if (sequence.get() == picture && overtakes_ >= kMaxOvertakes) break;
+    if (sequence.get() == picture && picture->overtaken >= kMaxOvertakes) break;
     if (sequence->needs_tower() || sequence->paused) continue;
     if (sequence->preemptions > 0) return sequence.get();  // it had its turn
     const uint64_t caller = sequence->request.caller;
@@ -231,19 +211,23 @@ Sequence* Scheduler::next_to_start() const {
   return oldest_held_back;
 }
 
-// Whether its caller, who holds blocks already, would hold more than half of all with it.
+// Whether its caller, of whom some run already, would have more than half of the blocks with it, or
+// of the seats.
 bool Scheduler::exceeds_share(const Sequence& sequence) const {
   if (sequence.request.caller == 0) return false;
-  int held = 0;
+  int seats = 0, blocks = 0;
   for (const Owned& other : running_) {
     if (other->request.caller != sequence.request.caller) continue;
-    held += static_cast<int>(other->block_table.size());
+    ++seats;
+    blocks += static_cast<int>(other->block_table.size());
   }
-  return held > 0 && held + blocks_to_start(sequence) > blocks_.num_blocks() / 2;
+  return seats > 0 && (seats + 1 > config_.max_num_seqs / 2 ||
+                       blocks + blocks_to_start(sequence) > blocks_.num_blocks() / 2);
 }
 
-// Of those that wait for the tower, and for nothing else; or null.
-const Sequence* Scheduler::oldest_picture() const {
+// The oldest that waits for nothing but the tower's getting free; null while `max_pictures` are
+// kept.
+Sequence* Scheduler::oldest_picture() const {
   if (queued_pictures_.size == 0 || features_held_ >= config_.max_pictures) return nullptr;
   for (const Owned& sequence : waiting_) {
     if (sequence->needs_tower()) return sequence.get();
@@ -251,25 +235,24 @@ const Sequence* Scheduler::oldest_picture() const {
   return nullptr;
 }
 
-// The picture whose turn it is, the oldest of its caller, goes to the place in the line of the
-// oldest of all, and each that it passes to that of the next one: else its features would wait
-// behind texts, in a place that pictures before them could have.
-void Scheduler::take_turn() {
-  auto next = waiting_.end();
-  size_t most = 0;
-  for (auto at = waiting_.begin(); at != waiting_.end(); ++at) {
-    if (!(*at)->needs_tower()) continue;
-    const size_t others = tower_turns_.others_since((*at)->request.caller);
-    if (next != waiting_.end() && others <= most) continue;
-    next = at;
-    most = others;
-  }
-  tower_turns_.take((*next)->request.caller);
+// Takes the picture whose turn it is out of the line. It goes to the place of the oldest first, and
+// each that it passes to that of the next: else its features would wait behind texts, in a place
+// that pictures before them could have. Precondition: oldest_picture().
+std::unique_ptr<Sequence> Scheduler::take_turn() {
+  const auto next = tower_turns_.next(waiting_.begin(), waiting_.end(),
+                                      [](const Owned& sequence) -> std::optional<uint64_t> {
+                                        if (!sequence->needs_tower()) return std::nullopt;
+                                        return sequence->request.caller;
+                                      });
   for (auto at = waiting_.begin(); at != next; ++at) {
     if (!(*at)->needs_tower()) continue;
     std::swap((*at)->order, (*next)->order);
     std::swap(*at, *next);
   }
+  Owned picture = take_waiting(*oldest_picture());
+  tower_turns_.take(picture->request.caller);
+  for (const Owned& sequence : waiting_) sequence->overtaken = 0;
+  return picture;
 }
 
 void Scheduler::enter_tower() {
@@ -278,9 +261,7 @@ void Scheduler::enter_tower() {
     blame_a_reader([](const Sequence& sequence) { return sequence.features_ready; });
     return;
   }
-  take_turn();
-  in_tower_ = take_waiting(*oldest_picture());
-  overtakes_ = 0;
+  in_tower_ = take_turn();
   start(*in_tower_);
   in_tower_->state = SequenceState::kEncoding;
   ++features_held_;
@@ -417,7 +398,7 @@ void Scheduler::start_running(const Sequence& next) {
 
 void Scheduler::leave_queue(const Sequence& sequence) {
   --(sequence.has_image() ? queued_pictures_ : queued_texts_).size;
-  queued_bytes_ -= sequence.queue_bytes();
+  queue_.remove(sequence.request.caller, sequence.queue_bytes());
 }
 
 void Scheduler::start(Sequence& sequence) {
@@ -425,7 +406,8 @@ void Scheduler::start(Sequence& sequence) {
   leave_queue(sequence);
   sequence.scheduled = now_;
   Queue& queue = sequence.has_image() ? queued_pictures_ : queued_texts_;
-  queue.wait.observe(sequence.ahead, now_ - sequence.submitted);
+  const auto passed = static_cast<int>(queue.starts++ - sequence.starts_before);
+  queue.wait.observe(std::max(sequence.ahead, passed), now_ - sequence.submitted);
 }
 
 void Scheduler::finish_vision(const VisionWork& work) {

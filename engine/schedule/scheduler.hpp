@@ -14,11 +14,12 @@
 // only with every block it can ever need, and only if the older ones can do without: it is never
 // preempted again.
 //
-// A caller who holds blocks starts nothing with which they would be more than half of all while
-// other callers' sequences, within their shares, wait for blocks: those go first. One who holds
-// none starts in turn, whatever it needs, so a sequence is held back for no longer than others of
-// its own caller run. At the tower callers take turns: it takes the oldest picture of the one whose
-// last turn is longest ago, and that picture changes places in the line with those that it passes.
+// A caller of whom something runs starts nothing with which it would have more than half of the
+// blocks, or of the `max_num_seqs` seats, while other callers' sequences, within their shares, wait
+// for them: those go first. Else it starts in turn, whatever it needs, so a sequence is held back
+// for no longer than others of its own caller run. At the tower callers take turns: it takes the
+// oldest picture of the one whose last turn is longest ago, or who had none, and that picture
+// changes places in the line with those that it passes.
 #pragma once
 
 #include <cstdint>
@@ -55,9 +56,9 @@ class Scheduler {
 
   // Takes the sequence into the queue, or refuses it: INVALID_ARGUMENT PARAM_RANGE (max_tokens),
   // CONTEXT_LENGTH or KV_NEVER_FITS; DEADLINE_EXCEEDED (it has passed);
-  // RESOURCE_EXHAUSTED QUEUE_FULL, TENANT_QUOTA (its caller's would leave too little of the queue
-  // to others) or DEADLINE_UNMEETABLE (the queue alone would take longer), each with a retry delay.
-  // A refused sequence's stream is left untouched: the caller reports the status. Ids must ascend.
+  // RESOURCE_EXHAUSTED QUEUE_FULL, TENANT_QUOTA (its caller has its share of the queue) or
+  // DEADLINE_UNMEETABLE (the queue alone would take longer), each with a retry delay. A refused
+  // sequence's stream is left untouched: the caller reports the status. Ids must ascend.
   absl::Status add(std::unique_ptr<Sequence> sequence, Clock::time_point now);
 
   // First ends what is cancelled (CANCELLED), past its deadline or too long in the queue
@@ -101,15 +102,14 @@ class Scheduler {
   Clock::time_point next_timeout() const;
 
   static constexpr int kMaxPreemptions = 3;
-  // While pictures wait for the tower, the oldest lets so many younger sequences start before the
-  // tower takes the next one, at most.
+  // While the oldest picture waits for the tower alone, so many younger sequences start before the
+  // tower takes the next picture, at most.
   static constexpr int kMaxOvertakes = 64;
 
  private:
   using Owned = std::unique_ptr<Sequence>;
 
   absl::Status check_queue(const Sequence& sequence) const;
-  absl::Status check_queue_share(const Sequence& newcomer) const;
   int ahead_of(const Sequence& newcomer) const;
   int max_blocks(const Sequence& sequence) const;
   int blocks_to_start(const Sequence& sequence) const;
@@ -136,8 +136,8 @@ class Scheduler {
   void preempt(Sequence& sequence);
   void release_blocks(Sequence& sequence);
 
-  const Sequence* oldest_picture() const;
-  void take_turn();
+  Sequence* oldest_picture() const;
+  Owned take_turn();
   void enter_tower();
   Owned take_waiting(const Sequence& wanted);
   void start_running(const Sequence& next);
@@ -163,7 +163,6 @@ class Scheduler {
   std::vector<Owned> running_;
   Owned in_tower_;  // or nobody
   CallerTurns tower_turns_;
-  int overtakes_ = 0;            // of the oldest picture that waits, since the tower took one
   std::vector<Owned> finished_;  // not taken yet
   bool any_ended_ = false;       // some sequence above is finished and not swept yet
   size_t open_work_ = 0;         // pieces that are planned, and nothing was said of them since
@@ -173,11 +172,12 @@ class Scheduler {
   // that each kind has a pace of its own.
   struct Queue {
     int size = 0;
+    uint64_t starts = 0;  // until now
     WaitEstimate wait = {};
   };
   Queue queued_texts_;
   Queue queued_pictures_;
-  size_t queued_bytes_ = 0;
+  QueueState queue_;  // of both, but for `wait` and `ahead`
 
   // Share of the running sequences' possible growth that a start leaves free, in [0, 1): grows when
   // blocks run out, fades as sequences end. Keeps preemption rare whatever max_tokens callers ask.

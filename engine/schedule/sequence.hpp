@@ -43,7 +43,9 @@ struct Sequence {
   bool features_ready = false;       // the picture's features are kept until the end
   bool paused = false;               // its reader lags: not planned, first to be preempted
   int preemptions = 0;
-  int ahead = 0;  // not started ones of its kind, picture or text, before it when it came
+  int overtaken = 0;  // younger ones started while it was the tower's oldest, since the last turn
+  int ahead = 0;      // of its kind, picture or text, expected to start before it when it came
+  uint64_t starts_before = 0;  // of its kind, when it came
 
   Clock::time_point submitted = kNever;  // stamped by Scheduler::add unless the caller did
   Clock::time_point scheduled = kNever;  // first time in a plan

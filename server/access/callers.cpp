@@ -1,6 +1,7 @@
 #include "server/access/callers.hpp"
 
 #include <algorithm>
+#include <functional>
 #include <utility>
 
 #include "absl/strings/match.h"
@@ -25,6 +26,10 @@ std::string_view bearer_key(const std::vector<std::string>& authorization) {
 std::string host_of(const std::string& peer) { return peer.substr(0, peer.rfind(':')); }
 
 }  // namespace
+
+uint64_t caller_number(const std::string& name) {
+  return name.empty() ? 0 : std::max<uint64_t>(std::hash<std::string>()(name), 1);
+}
 
 Callers::Callers(std::unique_ptr<ApiKeys> keys, const AccessOptions& options)
     : keys_(std::move(keys)),

@@ -5,6 +5,7 @@
 #pragma once
 
 #include <chrono>
+#include <cstdint>
 #include <memory>
 #include <optional>
 #include <string>
@@ -37,6 +38,9 @@ struct Credentials {
   std::optional<std::string> certificate;
   std::vector<std::string> certificate_names = {};  // what `allowed_names` are looked for in
 };
+
+// What the engine tells callers apart by, which knows no names; 0 for the caller without one.
+uint64_t caller_number(const std::string& name);
 
 class Callers {
  public:

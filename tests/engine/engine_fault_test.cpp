@@ -309,8 +309,8 @@ void expect_room_for_nine_pictures(Engine& engine, Gate* gate) {
   EXPECT_EQ(error_reason(refusal), "QUEUE_FULL");
   EXPECT_TRUE(error_retry_delay(refusal).has_value());
   EXPECT_EQ(streams.size(), 10u) << "a text that runs, and nine pictures with their ids";
-  EXPECT_TRUE(engine.check_room(0).ok()) << "a text would fit";
-  EXPECT_FALSE(engine.check_room(clean_request(0).pixels.size() * sizeof(float)).ok());
+  EXPECT_TRUE(engine.check_room(0, 0).ok()) << "a text would fit";
+  EXPECT_FALSE(engine.check_room(0, clean_request(0).pixels.size() * sizeof(float)).ok());
   gate->open();
   for (const auto& stream : streams) EXPECT_TRUE(drain(*stream).end.status.ok());
 }
@@ -326,15 +326,15 @@ TEST(EngineHang, says_that_the_queue_is_full_before_anything_is_submitted) {
     config.max_num_seqs = 1;
     config.max_queue_size = 3;
   });
-  EXPECT_TRUE(engine->check_room(0).ok());
+  EXPECT_TRUE(engine->check_room(0, 0).ok());
   gate.close();
   std::vector<std::shared_ptr<TokenStream>> streams = {*engine->submit(clean_request(1))};
   gate.wait();  // it runs
   for (int i = 0; i < 3; ++i) {
-    EXPECT_TRUE(engine->check_room(0).ok()) << i;
+    EXPECT_TRUE(engine->check_room(0, 0).ok()) << i;
     streams.push_back(*engine->submit(clean_request(1)));
   }
-  const absl::Status full = engine->check_room(0);
+  const absl::Status full = engine->check_room(0, 0);
   EXPECT_EQ(error_reason(full), "QUEUE_FULL");
   EXPECT_EQ(error_limit(full), "3");
   EXPECT_EQ(error_got(full), "4");
@@ -342,7 +342,29 @@ TEST(EngineHang, says_that_the_queue_is_full_before_anything_is_submitted) {
   EXPECT_EQ(error_reason(engine->submit(clean_request(1)).status()), "QUEUE_FULL");
   gate.open();
   for (const auto& stream : streams) EXPECT_TRUE(drain(*stream).end.status.ok());
-  EXPECT_TRUE(engine->check_room(0).ok());
+  EXPECT_TRUE(engine->check_room(0, 0).ok());
+}
+
+TEST(EngineHang, a_flood_during_a_long_step_leaves_room_to_other_callers) {
+  Gate gate;
+  const auto engine = start_tiny_engine(std::make_unique<GatedBackend>(&gate),
+                                        [](auto& config) { config.max_queue_size = 8; });
+  const auto request_of = [](uint64_t caller) {
+    Request request = clean_request(1);
+    request.caller = caller;
+    return request;
+  };
+  gate.close();
+  std::vector<std::shared_ptr<TokenStream>> streams = {*engine->submit(request_of(1))};
+  gate.wait();
+  for (int i = 0; i < 6; ++i) streams.push_back(*engine->submit(request_of(1)));
+  EXPECT_EQ(error_reason(engine->check_room(1, 0)), "TENANT_QUOTA");
+  EXPECT_EQ(error_reason(engine->submit(request_of(1)).status()), "TENANT_QUOTA");
+  EXPECT_TRUE(engine->check_room(2, 0).ok());
+  streams.push_back(*engine->submit(request_of(2)));
+  gate.open();
+  for (const auto& stream : streams) EXPECT_TRUE(drain(*stream).end.status.ok());
+  EXPECT_TRUE(engine->check_room(1, 0).ok());
 }
 
 TEST(EngineHang, what_has_left_the_inbox_counts_no_more) {

@@ -59,12 +59,14 @@ class SchedulerOrder {
     for (auto at = started_.begin(); at != started_.end(); ++at) {
       const Client& client = **at;
       if (client.request.caller == 0 || client.sequence->preemptions > 0) continue;
-      int held = 0;
+      int seats = 0, held = 0;
       for (const Client* own : live_) {
         const bool before = std::find(at, started_.end(), own) == started_.end();
-        if (own->request.caller == client.request.caller && before) held += blocks_of(*own);
+        if (own->request.caller != client.request.caller || !before) continue;
+        seats += blocks_of(*own) > 0;
+        held += blocks_of(*own);
       }
-      if (held == 0 || 2 * (held + blocks_of(client)) <= config_.num_blocks) continue;
+      if (within_share(seats, held, blocks_of(client))) continue;
       const auto goes_first = [&](const Client* other) {
         if (other->request.caller == client.request.caller || !could_start(*other)) return false;
         return before(*other, client) ||
@@ -109,14 +111,21 @@ class SchedulerOrder {
   // What its caller has lost in this step, to one that has started, still counts.
   bool exceeds_share(const Client& client) const {
     if (client.request.caller == 0 || client.sequence->preemptions > 0) return false;
-    int held = 0;
+    int seats = 0, held = 0;
     for (const Client* own : live_) {
       if (own->request.caller != client.request.caller) continue;
-      held += std::max(own->blocks, blocks_of(*own));
+      const int blocks = std::max(own->blocks, blocks_of(*own));
+      seats += blocks > 0;
+      held += blocks;
     }
     const int tokens = client.sequence->total_tokens();
-    const int needed = (tokens + config_.block_size - 1) / config_.block_size;
-    return held > 0 && 2 * (held + needed) > config_.num_blocks;
+    return !within_share(seats, held, (tokens + config_.block_size - 1) / config_.block_size);
+  }
+
+  // Half of the blocks and of the seats, with one more sequence; or nothing yet.
+  bool within_share(int seats, int blocks, int more_blocks) const {
+    return seats == 0 || (2 * (seats + 1) <= config_.max_num_seqs &&
+                          2 * (blocks + more_blocks) <= config_.num_blocks);
   }
 
   const SchedulerConfig& config_;

@@ -118,6 +118,7 @@ class SchedulerWorld {
   void check_turns();
   const Sequence* waiting_picture() const;
   void check_order();
+  void check_pinned(const Sequence& started) const;
   void check_preemptions();
   void check_blocks() const;
   void check_caps() const;
@@ -145,7 +146,8 @@ class SchedulerWorld {
   std::vector<std::unique_ptr<Client>> clients_;  // ascending by id
   std::vector<Sequence*> in_plan_;                // of the last step
   std::map<uint64_t, uint64_t> tower_turns_;      // of each caller, the step of its latest
-  int overtakes_ = 0;                             // since then
+  uint64_t overtaken_id_ = 0;                     // the picture that waited for the tower
+  int overtakes_ = 0;                             // younger ones that started since the latest turn
   uint64_t next_id_ = 1;
   Clock::time_point latest_ = Clock::time_point::min();
   bool clock_stands_ = false;  // for the scheduler: it went back and has not caught up yet

@@ -1,5 +1,6 @@
 // What must hold of every plan and after every step.
 #include <algorithm>
+#include <utility>
 #include <vector>
 
 #include "tests/engine/scheduler_order.hpp"
@@ -126,6 +127,9 @@ void SchedulerWorld::check_order() {
                s.max_kv_tokens() > static_cast<int>(s.block_table.size()) * config_.block_size;
   }
   const Sequence* const picture = waiting_picture();
+  if (picture != nullptr && picture->id != std::exchange(overtaken_id_, picture->id)) {
+    overtakes_ = 0;
+  }
   const SchedulerOrder order(clients_, in_plan_, config_);
   for (const Client* started : order.started()) {
     overtakes_ += picture != nullptr && picture->order < started->sequence->order;
@@ -135,12 +139,27 @@ void SchedulerWorld::check_order() {
   if (order.started().empty()) return;
   check_that(scheduler_.blocks().num_free() >= growing - 1, "started below the watermark",
              order.started().back()->id);
+  check_pinned(*order.started().back()->sequence);
   const Client* const passed = order.passed_for_no_reason();
   check_that(passed == nullptr, "overtaken though it could start", passed ? passed->id : 0);
   const Client* const greedy =
       order.started_beyond_share(overtakes_ < Scheduler::kMaxOvertakes ? nullptr : picture);
   check_that(greedy == nullptr, "started beyond its share", greedy ? greedy->id : 0);
   counts_.passed += static_cast<uint64_t>(order.passed());
+}
+
+// Which has just started: if it never gives its blocks back, the older ones can do without.
+void SchedulerWorld::check_pinned(const Sequence& started) const {
+  if (!pinned(started)) return;
+  int owed = 0;
+  for (const auto& client : clients_) {
+    if (!live(*client) || client->sequence->state != SequenceState::kRunning) continue;
+    const Sequence& s = *client->sequence;
+    if (s.paused || s.order >= started.order) continue;
+    const int most = (s.max_kv_tokens() + config_.block_size - 1) / config_.block_size;
+    owed += most - static_cast<int>(s.block_table.size());
+  }
+  check_that(scheduler_.blocks().num_free() >= owed, "pinned at the cost of the older", started.id);
 }
 
 void SchedulerWorld::check_preemptions() {

@@ -2,6 +2,9 @@
 
 #include <gtest/gtest.h>
 
+#include <optional>
+#include <vector>
+
 namespace cogserve {
 namespace {
 
@@ -27,16 +30,28 @@ TEST(CallerTurns, what_is_long_ago_is_forgotten) {
   EXPECT_EQ(turns.others_since(1), turns.others_since(1000)) << "as if it had none";
 }
 
-TEST(FairShare, a_flood_ends_where_a_quarter_is_left_for_others) {
-  EXPECT_EQ(fair_share(1, 0, 32), 32) << "who has nothing may have all there is";
-  EXPECT_EQ(fair_share(1, 1, 31), 24);
-  EXPECT_EQ(fair_share(1, 24, 8), 24);
-  EXPECT_EQ(fair_share(2, 1, 7), 6) << "and of that quarter a second one leaves a quarter";
-  EXPECT_EQ(fair_share(3, 0, 1), 1);
-  EXPECT_EQ(fair_share(3, 1, 0), 0);
+TEST(CallerTurns, the_next_is_the_oldest_of_who_waits_for_longest) {
+  CallerTurns turns;
+  for (const uint64_t caller : {1, 2, 3}) turns.take(caller);
+  using Line = std::vector<uint64_t>;  // whose; 0 does not wait
+  const auto next = [&turns](const Line& line) {
+    return turns.next(line.begin(), line.end(), [](uint64_t caller) {
+      return caller == 0 ? std::nullopt : std::optional<uint64_t>(caller);
+    }) - line.begin();
+  };
+  EXPECT_EQ(next({}), 0);
+  EXPECT_EQ(next({0, 0}), 2) << "nobody";
+  EXPECT_EQ(next({3, 3, 2, 1, 1, 2}), 3);
+  EXPECT_EQ(next({0, 1, 0, 5, 4, 5}), 3) << "of two who had none the older";
 }
 
-TEST(FairShare, the_unknown_have_no_bound_of_their_own) { EXPECT_EQ(fair_share(0, 30, 2), 32); }
+TEST(FairShare, a_flood_ends_where_a_quarter_is_left_for_others) {
+  EXPECT_EQ(fair_share(1, 31), 24);
+  EXPECT_EQ(fair_share(24, 8), 24);
+  EXPECT_EQ(fair_share(1, 7), 6) << "and of that quarter a second one leaves a quarter";
+  EXPECT_EQ(fair_share(1, 0), 0);
+  EXPECT_EQ(fair_share(int64_t{512} << 20, 0), int64_t{384} << 20);
+}
 
 }  // namespace
 }  // namespace cogserve

@@ -105,6 +105,10 @@ TEST(Keys, the_engine_tells_callers_apart_by_a_number_each) {
   EXPECT_NE(second, 0u);
   EXPECT_NE(first, second);
   EXPECT_EQ(number_of("Bearer the-first-key-of-two"), first);
+  EXPECT_EQ(server.engine().last_room_asker(), first) << "before a picture would be read";
+  server.engine().refuse_submissions(absl::ResourceExhaustedError("full"));
+  EXPECT_FALSE(chat(server.stub(), ask("x"), "Bearer the-second-key-of-two").status.ok());
+  EXPECT_EQ(server.engine().last_room_asker(), second) << "before its request is parsed";
 }
 
 TEST(Keys, callers_without_one_are_nobody_to_the_engine) {

@@ -117,8 +117,9 @@ void FakeEngine::refuse_pictures(absl::Status status) {
   picture_refusal_ = std::move(status);
 }
 
-absl::Status FakeEngine::check_room(size_t bytes) const {
+absl::Status FakeEngine::check_room(uint64_t caller, size_t bytes) const {
   const std::lock_guard lock(mutex_);
+  last_room_asker_ = caller;
   if (bytes > 0 && !picture_refusal_.ok()) return picture_refusal_;
   return refusal_.code() == absl::StatusCode::kResourceExhausted ? refusal_ : absl::OkStatus();
 }
@@ -213,6 +214,11 @@ void FakeEngine::wait_until_submitted(int requests) {
 int FakeEngine::submitted() const {
   const std::lock_guard lock(mutex_);
   return submitted_;
+}
+
+uint64_t FakeEngine::last_room_asker() const {
+  const std::lock_guard lock(mutex_);
+  return last_room_asker_;
 }
 
 Request FakeEngine::last_request() const {

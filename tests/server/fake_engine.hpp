@@ -35,7 +35,7 @@ class FakeEngine final : public Engine {
   ~FakeEngine() override;
 
   absl::StatusOr<std::shared_ptr<TokenStream>> submit(Request request) override;
-  absl::Status check_room(size_t bytes) const override;
+  absl::Status check_room(uint64_t caller, size_t bytes) const override;
   const EngineInfo& info() const override { return info_; }
   EngineStats stats() const override;
   Clock::duration silence() const override;
@@ -66,6 +66,7 @@ class FakeEngine final : public Engine {
   int submitted() const;
   // The newest one accepted, without its pixels.
   Request last_request() const;
+  uint64_t last_room_asker() const;  // for whom check_room was asked
   uint64_t tokens_sampled() const;
 
  private:
@@ -100,6 +101,7 @@ class FakeEngine final : public Engine {
   absl::Status refusal_;
   absl::Status picture_refusal_;
   Request last_request_;
+  mutable uint64_t last_room_asker_ = 0;
   bool paused_ = false;
   int allowed_steps_ = 0;
   bool healthy_ = true;

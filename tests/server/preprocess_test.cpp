@@ -3,9 +3,11 @@
 #include <gtest/gtest.h>
 
 #include <future>
+#include <mutex>
 #include <set>
 #include <thread>
 #include <utility>
+#include <vector>
 
 #include "engine/base/error.hpp"
 #include "tests/server/fake_engine.hpp"
@@ -64,12 +66,31 @@ class PreprocessTest : public testing::Test {
     return job;
   }
 
+  static PreprocessJob job_of(uint64_t caller, bool picture) {
+    PreprocessJob job = make_job(picture);
+    job.caller = caller;
+    return job;
+  }
+
   absl::Status submit(PreprocessJob job) {
     results.emplace_back();
-    job.done = [result = &results.back()](Result end) { result->set_value(std::move(end)); };
+    job.done = [this, caller = job.caller, result = &results.back()](Result end) {
+      {
+        const std::lock_guard lock(mutex);
+        ended.push_back(caller);
+      }
+      result->set_value(std::move(end));
+    };
     const absl::Status status = preprocessor->submit(std::move(job));
     if (!status.ok()) results.pop_back();
     return status;
+  }
+
+  // Whose jobs ended, the first one's that `occupy` began left out. Of one thread.
+  std::vector<uint64_t> order_of_ends() {
+    release();
+    for (std::promise<Result>& result : results) result.get_future().wait();
+    return ended;
   }
 
   Result last_result() { return results.back().get_future().get(); }
@@ -77,6 +98,8 @@ class PreprocessTest : public testing::Test {
   FakeEngine engine;
   text::Tokenizer tokenizer = test_tokenizer();
   std::deque<std::promise<Result>> results;
+  std::mutex mutex;
+  std::vector<uint64_t> ended;  // whose
   std::promise<void> gate;
   std::shared_future<void> gate_future{gate.get_future()};
   bool released = false;
@@ -100,39 +123,49 @@ TEST_F(PreprocessTest, a_full_queue_of_pictures_refuses_pictures_and_still_takes
 }
 
 TEST_F(PreprocessTest, a_caller_leaves_room_to_others) {
-  const auto picture_of = [](uint64_t caller) {
-    PreprocessJob job = make_job(true);
-    job.caller = caller;
-    return job;
-  };
   occupy();
-  EXPECT_TRUE(submit(picture_of(1)).ok());
-  EXPECT_TRUE(submit(picture_of(1)).ok());
-  const absl::Status refused = submit(picture_of(1));
+  EXPECT_TRUE(submit(job_of(1, false)).ok());
+  for (int i = 0; i < 2; ++i) EXPECT_TRUE(submit(job_of(1, true)).ok()) << "texts are not pictures";
+  const absl::Status refused = submit(job_of(1, true));
   EXPECT_EQ(refused.code(), absl::StatusCode::kResourceExhausted);
   EXPECT_EQ(error_reason(refused), "TENANT_QUOTA");
-  EXPECT_TRUE(error_retry_delay(refused).has_value());
   EXPECT_EQ(error_limit(refused), "2");
-  EXPECT_TRUE(submit(picture_of(2)).ok());
-  EXPECT_EQ(error_reason(submit(picture_of(3))), "DECODE_QUEUE");
+  EXPECT_EQ(error_got(refused), "3");
+  const auto delay = error_retry_delay(refused).value_or(std::chrono::milliseconds(0));
+  EXPECT_GE(delay, std::chrono::milliseconds(174));  // two pictures, an eighth less
+  EXPECT_LE(delay, std::chrono::milliseconds(226));
+  EXPECT_EQ(error_reason(submit(job_of(1, false))), "TENANT_QUOTA") << "one of two texts";
+  EXPECT_TRUE(submit(job_of(2, true)).ok());
+  EXPECT_EQ(error_reason(submit(job_of(3, true))), "DECODE_QUEUE");
+  EXPECT_EQ(error_reason(submit(job_of(2, true))), "DECODE_QUEUE") << "full, whose ever it is";
+}
+
+TEST_F(PreprocessTest, what_others_hold_is_not_shared) {
+  occupy();
+  EXPECT_TRUE(submit(job_of(2, true)).ok());
+  EXPECT_TRUE(submit(job_of(1, true)).ok());
+  EXPECT_EQ(error_reason(submit(job_of(1, true))), "TENANT_QUOTA")
+      << "one of the two that are left";
 }
 
 TEST_F(PreprocessTest, callers_take_turns) {
-  std::vector<uint64_t> order;
   occupy();
   for (const auto& [caller, picture] :
        {std::pair(1, true), {1, true}, {1, false}, {2, true}, {3, false}}) {
-    PreprocessJob job = make_job(picture);
-    job.caller = static_cast<uint64_t>(caller);
-    job.cancelled = [&order, caller = job.caller] {
-      order.push_back(caller);
-      return true;
-    };
-    ASSERT_TRUE(submit(std::move(job)).ok());
+    ASSERT_TRUE(submit(job_of(caller, picture)).ok());
   }
-  release();
-  for (std::promise<Result>& result : results) result.get_future().wait();
-  EXPECT_EQ(order, (std::vector<uint64_t>{1, 2, 3, 1, 1}));
+  EXPECT_EQ(order_of_ends(), (std::vector<uint64_t>{1, 2, 3, 1, 1}));
+}
+
+TEST_F(PreprocessTest, a_cancelled_job_takes_no_turn) {
+  occupy();
+  ASSERT_TRUE(submit(job_of(1, true)).ok());
+  PreprocessJob cancelled = job_of(2, true);
+  cancelled.cancelled = [] { return true; };
+  ASSERT_TRUE(submit(std::move(cancelled)).ok());
+  ASSERT_TRUE(submit(job_of(1, false)).ok());
+  ASSERT_TRUE(submit(job_of(2, false)).ok());
+  EXPECT_EQ(order_of_ends(), (std::vector<uint64_t>{1, 2, 2, 1}));
 }
 
 TEST_F(PreprocessTest, those_who_are_refused_together_do_not_come_back_together) {

@@ -36,7 +36,9 @@ class PatientEngine final : public Engine {
     open_.push_back(std::make_shared<TokenStream>(64));
     return open_.back();
   }
-  absl::Status check_room(size_t /*bytes*/) const override { return absl::OkStatus(); }
+  absl::Status check_room(uint64_t /*caller*/, size_t /*bytes*/) const override {
+    return absl::OkStatus();
+  }
   const EngineInfo& info() const override { return info_; }
   EngineStats stats() const override { return {}; }
   Clock::duration silence() const override { return Clock::duration(0); }
