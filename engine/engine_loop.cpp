@@ -313,6 +313,12 @@ void EngineLoop::forget_ended() {
 
 void EngineLoop::publish_stats() {
   const SchedulerStats now = scheduler_.stats();
+  QueueState queue;
+  try {
+    queue = scheduler_.queue();
+  } catch (const std::bad_alloc&) {
+    return;  // what was said last stands
+  }
   const std::lock_guard lock(mutex_);
   stats_ = {.waiting = now.waiting,
             .running = now.running,
@@ -320,8 +326,8 @@ void EngineLoop::publish_stats() {
             .blocks_total = now.blocks_total,
             .preemptions = now.preemptions,
             .steps = now.steps};
-  queue_ = scheduler_.queue();
-  for (const auto& sequence : inbox_) queue_.add(sequence->request.caller, sequence->queue_bytes());
+  for (const auto& sequence : inbox_) queue.add(sequence->request.caller, sequence->queue_bytes());
+  std::swap(queue_, queue);
 }
 
 void EngineLoop::stop() {

@@ -59,7 +59,8 @@ void ServeFlags::add_schedule_flags() {
              "worth.");
   table_.add("max-queue-size", &engine.max_queue_size, "N",
              "Requests that may wait; more are refused with QUEUE_FULL. The owner of a key or "
-             "certificate may have three quarters of what others leave (TENANT_QUOTA).");
+             "certificate with some there already may have three quarters of what others leave, so "
+             "of N at most (TENANT_QUOTA).");
   table_.add("max-queue-time", &engine.max_queue_time, "TIME",
              "A request that waits longer ends with DEADLINE_EXCEEDED.");
   table_.add("preprocess-threads", &options_.preprocess_threads, "N",

@@ -87,7 +87,7 @@ absl::Status Preprocessor::check_room(const PreprocessJob& job) {
   if (all >= limit) {
     return refuse(picture ? "DECODE_QUEUE" : "QUEUE_FULL", "too many", limit, all + 1);
   }
-  const int64_t share = fair_share(own, limit - all);
+  const int64_t share = queue_share(own, limit - all);
   if (own == 0 || own + 1 <= share) return absl::OkStatus();
   return refuse("TENANT_QUOTA", "too many of this caller's", share, own + 1);
 }
@@ -112,8 +112,10 @@ void Preprocessor::work() {
                                   [](const PreprocessJob& job) { return job.caller; });
     const PreprocessJob job = std::move(*next);
     queue_.erase(next);
+    const absl::Status over = check_alive(job);
+    if (over.ok()) turns_.take(job.caller);  // what is over takes no turn
     lock.unlock();
-    job.done(process(job));
+    job.done(over.ok() ? process(job) : over);
     lock.lock();
   }
 }
@@ -129,11 +131,6 @@ absl::Status Preprocessor::check_alive(const PreprocessJob& job) {
 // The border of this stage: whatever goes wrong here ends one request and no more.
 absl::StatusOr<Submission> Preprocessor::process(const PreprocessJob& job) {
   try {
-    if (absl::Status over = check_alive(job); !over.ok()) return over;  // that was no turn
-    {
-      const std::lock_guard lock(mutex_);
-      turns_.take(job.caller);
-    }
     return prepare(job);
   } catch (...) {
     return status_of_exception();
@@ -157,8 +154,8 @@ absl::StatusOr<Submission> Preprocessor::prepare(const PreprocessJob& job) {
   Request request;
   // Before a picture is read.
   const size_t values = from.has_image ? size_t{3} * vision.image_size * vision.image_size : 0;
-  if (absl::Status full = engine_->check_room(job.caller, values * sizeof(float)); !full.ok())
-    return full;
+  absl::Status room = engine_->check_room(job.caller, values * sizeof(float));
+  if (!room.ok()) return room;
   if (from.has_image) {
     const Clock::time_point begin = Clock::now();
     auto pixels = image::read_image(from.image, vision.image_size, limits_.image);

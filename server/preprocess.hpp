@@ -42,7 +42,7 @@ struct PreprocessJob {
   Clock::time_point queued{};  // set by submit
   Clock::time_point deadline = Clock::time_point::max();
   Clock::time_point first_token_by = Clock::time_point::max();
-  // Asked before the job starts and between its stages.
+  // Asked before the job starts, under the pool's lock, and between its stages.
   std::function<bool()> cancelled;
   // Called exactly once, on a thread of the pool (or of its destruction).
   std::function<void(absl::StatusOr<Submission>)> done;
@@ -57,8 +57,7 @@ class Preprocessor {
   ~Preprocessor();
 
   // Does not block. RESOURCE_EXHAUSTED DECODE_QUEUE, QUEUE_FULL or TENANT_QUOTA (the caller has its
-  // fair_share of the queue), with the time after which to try again; then `done` is not
-  // called.
+  // queue_share), with the time after which to try again; then `done` is not called.
   absl::Status submit(PreprocessJob job);
 
  private:

@@ -31,8 +31,8 @@ class CallerTurns {
   }
   void take(uint64_t caller);
 
-  // Other callers who had a turn since this one's latest. It counts as having had none after so
-  // many others had theirs; who had none has the most.
+  // Other callers who had a turn since this one's latest; who had none has the most. After
+  // kRemembered others a caller counts as having had none.
   size_t others_since(uint64_t caller) const;
   static constexpr size_t kRemembered = 64;
 
@@ -40,8 +40,8 @@ class CallerTurns {
   std::vector<uint64_t> latest_;  // newest first
 };
 
-// The most that a caller who holds `held` of what all share may come to hold while `free` are left:
-// three quarters of both, so that whoever comes next finds something too.
-constexpr int64_t fair_share(int64_t held, int64_t free) { return (held + free) * 3 / 4; }
+// The most that a caller who holds `held` of a queue already may come to hold while `free` are left:
+// three quarters of both, so that whoever comes next finds room too.
+constexpr int64_t queue_share(int64_t held, int64_t free) { return (held + free) * 3 / 4; }
 
 }  // namespace cogserve

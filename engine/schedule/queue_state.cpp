@@ -7,12 +7,18 @@
 namespace cogserve {
 
 void QueueState::add(uint64_t caller, size_t bytes) {
+  if (caller != 0) {
+    Part& part = callers_[caller];  // may throw: before anything is counted
+    ++part.requests;
+    part.bytes += bytes;
+  }
   ++all_.requests;
   all_.bytes += bytes;
-  if (caller == 0) return;
-  Part& part = callers_[caller];
-  ++part.requests;
-  part.bytes += bytes;
+}
+
+int QueueState::requests_of(uint64_t caller) const {
+  const auto part = callers_.find(caller);
+  return part == callers_.end() ? 0 : part->second.requests;
 }
 
 void QueueState::remove(uint64_t caller, size_t bytes) {
@@ -41,16 +47,16 @@ absl::Status QueueState::check_room(const SchedulerConfig& limits, uint64_t call
   const auto found = callers_.find(caller);
   if (found == callers_.end()) return absl::OkStatus();
   const Part& own = found->second;
-  const int64_t own_places = fair_share(own.requests, places - all_.requests);
+  const int64_t own_places = queue_share(own.requests, places - all_.requests);
   if (own.requests + 1 > own_places) {
-    return refuse("TENANT_QUOTA", "the queue holds as many of this caller's requests as it may",
+    return refuse("TENANT_QUOTA", "this caller's share of the queue's places is used up",
                   own_places, own.requests + 1, salt);
   }
   const auto own_bytes = static_cast<int64_t>(own.bytes);
-  const int64_t own_room = fair_share(own_bytes, room - bytes);
+  const int64_t own_room = queue_share(own_bytes, room - bytes);
   if (own_bytes + more > own_room) {
-    return refuse("TENANT_QUOTA", "the queue holds as many bytes of this caller's as it may",
-                  own_room, own_bytes + more, salt);
+    return refuse("TENANT_QUOTA", "this caller's share of the queue's bytes is used up", own_room,
+                  own_bytes + more, salt);
   }
   return absl::OkStatus();
 }

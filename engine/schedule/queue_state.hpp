@@ -19,8 +19,9 @@ class QueueState {
   void add(uint64_t caller, size_t bytes);
   void remove(uint64_t caller, size_t bytes);
   int requests() const { return all_.requests; }
+  int requests_of(uint64_t caller) const;  // that is known
 
-  // RESOURCE_EXHAUSTED QUEUE_FULL or, where `caller` has its fair_share of the queue, TENANT_QUOTA,
+  // RESOURCE_EXHAUSTED QUEUE_FULL or, where `caller` has its queue_share, TENANT_QUOTA,
   // with the time after which to try again, if a request of `more_bytes` would be too much. `salt`
   // spreads those times.
   absl::Status check_room(const SchedulerConfig& limits, uint64_t caller, size_t more_bytes,

@@ -6,6 +6,7 @@
 #include <unordered_map>
 #include <utility>
 
+#include "absl/cleanup/cleanup.h"
 #include "absl/strings/str_cat.h"
 #include "engine/base/check.hpp"
 #include "engine/base/error.hpp"
@@ -60,19 +61,22 @@ absl::Status Scheduler::add(Owned sequence, Clock::time_point now) {
       !status.ok()) {
     return status;
   }
-  sequence->ahead = ahead_of(*sequence);
   if (const absl::Status status = check_queue(*sequence); !status.ok()) return status;
 
   newest_id_ = sequence->order = sequence->id;
   Queue& queue = sequence->has_image() ? queued_pictures_ : queued_texts_;
   sequence->starts_before = queue.starts;
-  ++queue.size;
-  queue_.add(sequence->request.caller, sequence->queue_bytes());
+  const uint64_t caller = sequence->request.caller;
+  const size_t bytes = sequence->queue_bytes();
+  queue_.add(caller, bytes);
+  absl::Cleanup undo = [&] { queue_.remove(caller, bytes); };
   waiting_.push_back(std::move(sequence));
+  std::move(undo).Cancel();
+  ++queue.size;
   return absl::OkStatus();
 }
 
-absl::Status Scheduler::check_queue(const Sequence& sequence) const {
+absl::Status Scheduler::check_queue(Sequence& sequence) {
   const Clock::time_point deadline = sequence.request.deadline;
   if (now_ >= deadline) {
     return with_phase(make_error(absl::StatusCode::kDeadlineExceeded, "DEADLINE_EXCEEDED", "",
@@ -85,47 +89,70 @@ absl::Status Scheduler::check_queue(const Sequence& sequence) const {
     return full;
   }
   const WaitEstimate& wait = (sequence.has_image() ? queued_pictures_ : queued_texts_).wait;
+  sequence.ahead = sequence.has_image() ? pictures_ahead_of(sequence) : texts_ahead_of(sequence);
   const auto expected = wait.expected(sequence.ahead);
   if (!wait.known() || expected <= deadline - now_) return absl::OkStatus();
   const absl::Status refused =
       make_error(absl::StatusCode::kResourceExhausted, "DEADLINE_UNMEETABLE", "",
-                 absl::StrCat("the deadline is in ", format_ms(deadline - now_), " and ",
-                              sequence.ahead, " requests wait before this one"));
+                 absl::StrCat("the deadline is in ", format_ms(deadline - now_), " and about ",
+                              sequence.ahead, " of the waiting requests start before this one"));
   return with_phase(
       with_limit(with_retry_delay(refused, wait.retry_delay(sequence.ahead, sequence.id)),
                  format_ms(deadline - now_), format_ms(expected)),
       "queue");
 }
 
-// How many of its kind are likely to start before a newcomer. Texts go in order. Pictures take
-// turns by caller: before the newcomer's own turn each other caller has as many, or one more if its
-// turn comes first.
-int Scheduler::ahead_of(const Sequence& newcomer) const {
-  if (!newcomer.has_image()) return queued_texts_.size;
-  std::unordered_map<uint64_t, int> pictures;
+// How many of the waiting texts are likely to start before a newcomer: those of callers who are
+// held back are not, unless its own is.
+int Scheduler::texts_ahead_of(const Sequence& newcomer) const {
+  if (exceeds_share(newcomer)) return queued_texts_.size;
+  std::unordered_map<uint64_t, bool> held_back;
+  int ahead = 0;
   for (const Owned& sequence : waiting_) {
-    if (sequence->needs_tower()) ++pictures[sequence->request.caller];
-  }
-  const uint64_t caller = newcomer.request.caller;
-  const int own = pictures[caller];
-  int ahead = own;
-  for (const auto& [other, count] : pictures) {
-    if (other == caller) continue;
-    const bool first = tower_turns_.others_since(other) >= tower_turns_.others_since(caller);
-    ahead += std::min(count, own + first);
+    if (sequence->has_image() || sequence->started()) continue;
+    const uint64_t caller = sequence->request.caller;
+    const auto [found, is_oldest] = held_back.try_emplace(caller, false);
+    if (is_oldest) found->second = caller != newcomer.request.caller && exceeds_share(*sequence);
+    ahead += !found->second;
   }
   return ahead;
 }
 
-QueueState Scheduler::queue() const {
+// The same of pictures, which take turns by caller: before a newcomer's turn each other caller has
+// as many as its own has before, or one more if that one's turn comes first.
+int Scheduler::pictures_ahead_of(const Sequence& newcomer) const {
+  struct Waiting {
+    int pictures = 0;
+    bool first = false;  // of two whose turns are equally long ago
+  };
+  const uint64_t caller = newcomer.request.caller;
+  std::unordered_map<uint64_t, Waiting> callers;
+  for (const Owned& sequence : waiting_) {
+    if (!sequence->needs_tower()) continue;
+    const auto [found, is_oldest] = callers.try_emplace(sequence->request.caller);
+    if (is_oldest) found->second.first = !callers.contains(caller);
+    ++found->second.pictures;
+  }
+  const size_t since = tower_turns_.others_since(caller);
+  const int own = callers[caller].pictures;
+  int ahead = own;
+  for (const auto& [other, waiting] : callers) {
+    if (other == caller) continue;
+    const size_t others_since = tower_turns_.others_since(other);
+    const bool first = others_since > since || (others_since == since && waiting.first);
+    ahead += std::min(waiting.pictures, own + first);
+  }
+  return ahead;
+}
+
+const QueueState& Scheduler::queue() {
   // What is full is full of both kinds.
   const bool pictures = queued_pictures_.wait.expected(queued_pictures_.size) >
                         queued_texts_.wait.expected(queued_texts_.size);
   const Queue& longer = pictures ? queued_pictures_ : queued_texts_;
-  QueueState state = queue_;
-  state.wait = longer.wait;
-  state.ahead = longer.size;
-  return state;
+  queue_.wait = longer.wait;
+  queue_.ahead = longer.size;
+  return queue_;
 }
 
 // --- planning ------------------------------------------------------------------------------------

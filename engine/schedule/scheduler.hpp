@@ -96,7 +96,7 @@ class Scheduler {
   bool idle() const;  // nothing waits or runs; ended sequences may still wait to be taken
   SchedulerStats stats() const;
   // Of what has not started yet.
-  QueueState queue() const;
+  const QueueState& queue();
   const BlockManager& blocks() const { return blocks_; }
   // The earliest time at which schedule() has something to end although nothing else happens.
   Clock::time_point next_timeout() const;
@@ -109,8 +109,9 @@ class Scheduler {
  private:
   using Owned = std::unique_ptr<Sequence>;
 
-  absl::Status check_queue(const Sequence& sequence) const;
-  int ahead_of(const Sequence& newcomer) const;
+  absl::Status check_queue(Sequence& sequence);
+  int texts_ahead_of(const Sequence& newcomer) const;
+  int pictures_ahead_of(const Sequence& newcomer) const;
   int max_blocks(const Sequence& sequence) const;
   int blocks_to_start(const Sequence& sequence) const;
 
@@ -177,7 +178,7 @@ class Scheduler {
   };
   Queue queued_texts_;
   Queue queued_pictures_;
-  QueueState queue_;  // of both, but for `wait` and `ahead`
+  QueueState queue_;  // of both
 
   // Share of the running sequences' possible growth that a start leaves free, in [0, 1): grows when
   // blocks run out, fades as sequences end. Keeps preemption rare whatever max_tokens callers ask.

@@ -1,5 +1,5 @@
 // Who may start before whom: a check of all that has started in a step of a SchedulerWorld. The
-// oldest starts first, but for what callers may hold of the blocks while others wait.
+// oldest starts first, but for what callers may hold of blocks and seats while others wait.
 #pragma once
 
 #include <algorithm>

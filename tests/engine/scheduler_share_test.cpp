@@ -228,8 +228,8 @@ class SchedulerAheadTest : public SchedulerTurnTest {
         ask({.image = 4, .deadline = now + Ms(1), .caller = caller}).refusal;
     EXPECT_EQ(error_reason(refused), "DEADLINE_UNMEETABLE");
     const std::string text(refused.message());
-    const size_t at = text.find(" and ");
-    return at == std::string::npos ? text : text.substr(at + 5, text.find(' ', at + 5) - at - 5);
+    const size_t at = text.find("about ");
+    return at == std::string::npos ? text : text.substr(at + 6, text.find(' ', at + 6) - at - 6);
   }
 };
 
@@ -248,7 +248,34 @@ TEST_F(SchedulerAheadTest, pictures_are_not_before_a_text) {
   for (int i = 0; i < 30; ++i) ask_picture(kFlood);
   for (int i = 0; i < 5; ++i) ask({.text = 0, .max_tokens = 1});
   const Asked text = ask({.text = 0, .max_tokens = 1, .deadline = now + Clock::duration(1)});
-  EXPECT_NE(text.refusal.message().find(" and 5 requests"), std::string::npos) << text.refusal;
+  EXPECT_NE(text.refusal.message().find("about 5 of"), std::string::npos) << text.refusal;
+}
+
+TEST_F(SchedulerAheadTest, texts_that_are_held_back_are_not_before_anothers) {
+  for (int i = 0; i < 10; ++i) ask({.text = 0, .max_tokens = 1});
+  step_while([&] { return !scheduler().idle(); });
+  const auto text_of = [this](uint64_t caller, Clock::duration deadline) {
+    return ask({.text = 0, .max_tokens = 100, .deadline = now + deadline, .caller = caller});
+  };
+  text_of(kFlood, Ms(10000));
+  step();
+  for (int i = 0; i < 30; ++i) text_of(kFlood, Ms(10000));
+  for (int i = 0; i < 2; ++i) text_of(3, Ms(10000));
+  const auto ahead_of_one_of = [&](uint64_t caller) {
+    return std::string(text_of(caller, Clock::duration(1)).refusal.message());
+  };
+  EXPECT_NE(ahead_of_one_of(kOther).find("about 2 of"), std::string::npos);
+  EXPECT_NE(ahead_of_one_of(3).find("about 2 of"), std::string::npos);
+  EXPECT_NE(ahead_of_one_of(kFlood).find("about 32 of"), std::string::npos);
+}
+
+TEST_F(SchedulerAheadTest, of_two_who_had_no_turn_the_one_with_the_older_picture_is_first) {
+  ask_picture(kFlood);
+  step();  // it is in the tower
+  ask_picture(kOther);
+  for (const uint64_t caller : {3, 3, 4, 4}) ask_picture(caller);
+  EXPECT_EQ(ahead_of_one_of(kOther), "3") << "its own, and then one of each";
+  EXPECT_EQ(ahead_of_one_of(3), "5") << "its own two, and all of the others'";
 }
 
 // A picture is in the tower for three milliseconds, whoever comes in before it; and those that give

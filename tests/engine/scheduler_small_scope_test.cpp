@@ -6,6 +6,7 @@
 #include <iostream>
 #include <memory>
 #include <string>
+#include <tuple>
 #include <unordered_set>
 #include <vector>
 
@@ -20,7 +21,8 @@ using std::chrono::hours;
 // is not copied but its path is played again.
 class SmallScope {
  public:
-  explicit SmallScope(Pace pace) : pace_(pace) {}
+  // Of the three requests the second has a picture, or all have.
+  SmallScope(Pace pace, bool pictures) : pace_(pace), pictures_(pictures) {}
 
   enum Move { kStep, kFail, kAdd, kRead, kCancel0, kCancel1, kCancel2, kMoves };
 
@@ -59,19 +61,19 @@ class SmallScope {
     return config;
   }
 
-  static WorldRequest request(int index) {
+  WorldRequest request(int index) const {
     WorldRequest request;
     request.ignore_eos = true;
     request.capacity = 2;
-    request.text_tokens = index == 0 ? 2 : 1;
-    request.image_tokens = index == 1 ? 3 : 0;
-    request.max_tokens = index == 1 ? 3 : 4;
+    request.text_tokens = index == 0 && !pictures_ ? 2 : 1;
+    request.image_tokens = index == 1 || pictures_ ? 3 : 0;
+    request.max_tokens = request.image_tokens > 0 ? 3 : 4;
     request.caller = index == 2 ? 2 : 1;
     return request;
   }
 
   // False: the move is not possible here.
-  static bool make(Game& game, Move move) {
+  bool make(Game& game, Move move) const {
     if (move == kStep || move == kFail) {
       if (game.world.idle()) return false;
       game.world.step(game.now, move == kFail ? StepFault::kFailPlan : StepFault::kNone);
@@ -126,6 +128,10 @@ class SmallScope {
   // Everything that the future depends on; which block is whose does not matter.
   static std::string fingerprint(Game& game) {
     std::string text(1, static_cast<char>(game.world.careful()));
+    const uint64_t turns[] = {game.world.latest_turn(1), game.world.latest_turn(2)};
+    for (const bool fact : {turns[0] > 0, turns[1] > 0, turns[0] > turns[1]}) {
+      text += static_cast<char>(fact);
+    }
     for (int i = 0; i < 3; ++i) {
       const auto* const c = game.world.find(static_cast<uint64_t>(i) + 1);
       text += static_cast<char>(i < game.added);
@@ -148,20 +154,28 @@ class SmallScope {
   }
 
   const Pace pace_;
+  const bool pictures_;
   std::vector<Node> nodes_;
   std::unordered_set<std::string> seen_;
   int deepest_ = 0;
 };
 
-class SchedulerSmallScope : public ::testing::TestWithParam<Pace> {};
-INSTANTIATE_TEST_SUITE_P(Paces, SchedulerSmallScope, ::testing::Values(Pace::kInTurn, Pace::kAhead),
-                         [](const auto& pace) {
-                           return pace.param == Pace::kInTurn ? "in_turn" : "ahead";
-                         });
+class SchedulerSmallScope : public ::testing::TestWithParam<std::tuple<Pace, bool>> {};
+std::string name_of(const ::testing::TestParamInfo<std::tuple<Pace, bool>>& scope) {
+  const auto [pace, pictures] = scope.param;
+  return std::string(pictures ? "pictures_" : "mixed_") +
+         (pace == Pace::kInTurn ? "in_turn" : "ahead");
+}
+
+INSTANTIATE_TEST_SUITE_P(Scopes, SchedulerSmallScope,
+                         ::testing::Combine(::testing::Values(Pace::kInTurn, Pace::kAhead),
+                                            ::testing::Bool()),
+                         name_of);
 
 TEST_P(SchedulerSmallScope, every_interleaving_of_three_requests_keeps_every_promise) {
   constexpr size_t kMost = 1000000;
-  SmallScope scope(GetParam());
+  const auto [pace, pictures] = GetParam();
+  SmallScope scope(pace, pictures);
   const size_t states = scope.explore(kMost);
   std::cout << "small scope: " << states << " states, paths of up to " << scope.deepest()
             << " moves, " << (states < kMost ? "exhausted\n" : "cut short\n");

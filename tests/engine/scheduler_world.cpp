@@ -307,11 +307,12 @@ void SchedulerWorld::forget_ended() {
   std::erase_if(clients_, [](const auto& client) { return client->ended; });
 }
 
-void SchedulerWorld::check_at_rest() const {
+void SchedulerWorld::check_at_rest() {
   check_that(idle(), "not idle at rest");
   check_that(scheduler_.blocks().num_free() == config_.num_blocks, "blocks are held at rest");
   check_that(clients_.empty(), "a request never ended");
   check_that(counts_.taken == counts_.submitted, "sequences are lost");
+  check_that(scheduler_.queue().requests() == 0, "the queue is not empty at rest");
   const SchedulerStats stats = scheduler_.stats();
   check_that(stats.waiting == 0 && stats.running == 0, "stats are not zero at rest");
 }

@@ -96,12 +96,14 @@ class SchedulerWorld {
   // Whether the next step goes alone.
   bool careful() const { return careful_; }
   // At rest nothing is held.
-  void check_at_rest() const;
+  void check_at_rest();
 
   Scheduler& scheduler() { return scheduler_; }
   std::vector<std::unique_ptr<Client>>& clients() { return clients_; }
   Client* find(uint64_t id);
   const WorldCounts& counts() const { return counts_; }
+  // The step in which the tower took the caller's last picture, or 0.
+  uint64_t latest_turn(uint64_t caller) const;
   uint64_t trace() const { return trace_; }  // hash of all that happened
 
  private:
@@ -121,7 +123,7 @@ class SchedulerWorld {
   void check_pinned(const Sequence& started) const;
   void check_preemptions();
   void check_blocks() const;
-  void check_caps() const;
+  void check_caps();
   void check_progress(const Plan& plan);
   void check_end(const Client& client, const EndEvent& end);
   std::vector<SampledToken> start(const Plan& plan, const std::function<bool()>& poison);

@@ -1,5 +1,6 @@
 // What must hold of every plan and after every step.
 #include <algorithm>
+#include <map>
 #include <utility>
 #include <vector>
 
@@ -73,20 +74,22 @@ void SchedulerWorld::check_vision(const Plan& plan) {
   }
 }
 
+uint64_t SchedulerWorld::latest_turn(uint64_t caller) const {
+  const auto turn = tower_turns_.find(caller);
+  return turn == tower_turns_.end() ? 0 : turn->second;
+}
+
 // Callers take turns at the tower: it takes the oldest picture of the one whose latest turn is
 // longest ago, or who never had one. That one is before all that it has passed.
 void SchedulerWorld::check_turns() {
-  const auto latest_turn = [this](const Client& client) {
-    const auto turn = tower_turns_.find(client.request.caller);
-    return turn == tower_turns_.end() ? 0 : turn->second;
-  };
   Client* entered = nullptr;
   Client* next = nullptr;
   for (const auto& client : clients_) {
     if (!live(*client) || !client->sequence->needs_tower()) continue;
     if (client->state == SequenceState::kEncoding) continue;
     if (client->sequence->state == SequenceState::kEncoding) entered = client.get();
-    if (next == nullptr || latest_turn(*client) < latest_turn(*next)) next = client.get();
+    const auto turn_of = [this](const Client& c) { return latest_turn(c.request.caller); };
+    if (next == nullptr || turn_of(*client) < turn_of(*next)) next = client.get();
   }
   if (entered == nullptr) return;
   check_that(entered == next, "came into the tower before its turn", entered->id);
@@ -205,8 +208,9 @@ void SchedulerWorld::check_blocks() const {
   check_that(used + blocks.num_free() == blocks.num_blocks(), "blocks are lost");
 }
 
-void SchedulerWorld::check_caps() const {
+void SchedulerWorld::check_caps() {
   int running = 0, encoding = 0, features = 0, queued = 0;
+  std::map<uint64_t, int> queued_of;
   for (const auto& client : clients_) {
     if (!live(*client)) continue;
     const Sequence& s = *client->sequence;
@@ -214,6 +218,7 @@ void SchedulerWorld::check_caps() const {
     encoding += s.state == SequenceState::kEncoding;
     features += s.features_ready || s.state == SequenceState::kEncoding;
     queued += !s.started();
+    queued_of[s.request.caller] += !s.started();
     check_that(static_cast<int>(s.output_ids.size()) < s.request.max_tokens, "too many tokens",
                s.id);
   }
@@ -221,6 +226,13 @@ void SchedulerWorld::check_caps() const {
   check_that(encoding <= 1, "two pictures in the tower");
   check_that(features <= config_.max_pictures, "too many pictures are kept");
   check_that(queued <= config_.max_queue_size, "the queue is too long");
+  const QueueState& queue = scheduler_.queue();
+  check_that(queue.requests() == queued, "the queue is not what waits");
+  for (const auto& [caller, requests] : queued_of) {
+    if (caller == 0) continue;
+    check_that(queue.requests_of(caller) == requests, "a caller's queue is not what waits");
+    check_that(requests <= 1 || requests <= config_.max_queue_size * 3 / 4, "no room is left");
+  }
   const SchedulerStats stats = scheduler_.stats();
   check_that(stats.running == running + encoding, "stats: running");
   check_that(stats.blocks_used == config_.num_blocks - scheduler_.blocks().num_free(),

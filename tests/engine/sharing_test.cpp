@@ -45,12 +45,12 @@ TEST(CallerTurns, the_next_is_the_oldest_of_who_waits_for_longest) {
   EXPECT_EQ(next({0, 1, 0, 5, 4, 5}), 3) << "of two who had none the older";
 }
 
-TEST(FairShare, a_flood_ends_where_a_quarter_is_left_for_others) {
-  EXPECT_EQ(fair_share(1, 31), 24);
-  EXPECT_EQ(fair_share(24, 8), 24);
-  EXPECT_EQ(fair_share(1, 7), 6) << "and of that quarter a second one leaves a quarter";
-  EXPECT_EQ(fair_share(1, 0), 0);
-  EXPECT_EQ(fair_share(int64_t{512} << 20, 0), int64_t{384} << 20);
+TEST(QueueShare, a_flood_ends_where_a_quarter_is_left_for_others) {
+  EXPECT_EQ(queue_share(1, 31), 24);
+  EXPECT_EQ(queue_share(24, 8), 24);
+  EXPECT_EQ(queue_share(1, 7), 6) << "and of that quarter a second one leaves a quarter";
+  EXPECT_EQ(queue_share(1, 0), 0);
+  EXPECT_EQ(queue_share(int64_t{512} << 20, 0), int64_t{384} << 20);
 }
 
 }  // namespace

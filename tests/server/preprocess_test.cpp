@@ -37,11 +37,13 @@ class PreprocessTest : public testing::Test {
 
   void TearDown() override { release(); }
 
-  // Returns once the pool's thread is inside the job.
+  // Returns once the pool's thread is inside the job, between two of its stages.
   void occupy() {
     std::promise<void> entered;
-    PreprocessJob job = make_job(false);
-    job.cancelled = [this, &entered] {
+    PreprocessJob job = make_job(true);
+    job.request.image = image::testing::flat_png(8, 8);
+    job.cancelled = [this, &entered, started = false]() mutable {
+      if (!std::exchange(started, true)) return false;
       entered.set_value();
       gate_future.wait();
       return true;
@@ -137,7 +139,7 @@ TEST_F(PreprocessTest, a_caller_leaves_room_to_others) {
   EXPECT_EQ(error_reason(submit(job_of(1, false))), "TENANT_QUOTA") << "one of two texts";
   EXPECT_TRUE(submit(job_of(2, true)).ok());
   EXPECT_EQ(error_reason(submit(job_of(3, true))), "DECODE_QUEUE");
-  EXPECT_EQ(error_reason(submit(job_of(2, true))), "DECODE_QUEUE") << "full, whose ever it is";
+  EXPECT_EQ(error_reason(submit(job_of(2, true))), "DECODE_QUEUE") << "full, whosever it is";
 }
 
 TEST_F(PreprocessTest, what_others_hold_is_not_shared) {
@@ -226,14 +228,22 @@ TEST_F(PreprocessTest, the_refusal_of_a_picture_names_the_limit) {
 }
 
 TEST_F(PreprocessTest, what_throws_ends_one_request_and_not_the_pool) {
-  PreprocessJob no_memory = make_job(false);
-  no_memory.cancelled = []() -> bool { throw std::bad_alloc(); };
+  // Between its stages.
+  const auto throws = [](const auto& what) {
+    return [what, started = false]() mutable -> bool {
+      if (std::exchange(started, true)) throw what;
+      return false;
+    };
+  };
+  PreprocessJob no_memory = make_job(true);
+  no_memory.request.image = image::testing::flat_png(8, 8);
+  PreprocessJob broken = no_memory;
+  no_memory.cancelled = throws(std::bad_alloc());
   ASSERT_TRUE(submit(std::move(no_memory)).ok());
   Result result = last_result();
   EXPECT_EQ(result.status().code(), absl::StatusCode::kResourceExhausted);
   EXPECT_EQ(error_reason(result.status()), "MEMORY");
-  PreprocessJob broken = make_job(false);
-  broken.cancelled = []() -> bool { throw std::runtime_error("broken"); };
+  broken.cancelled = throws(std::runtime_error("broken"));
   ASSERT_TRUE(submit(std::move(broken)).ok());
   EXPECT_EQ(last_result().status().code(), absl::StatusCode::kInternal);
   ASSERT_TRUE(submit(make_job(false)).ok());
