@@ -184,10 +184,11 @@ TEST_P(SchedulerLives, keeps_every_promise_at_every_step_of_random_lives) {
             << " of one request); " << total.passed << " times one was held back by its caller's "
             << "share, " << total.turns << " times a picture by another caller's turn; the oldest "
             << "waited " << total.oldest_waited << " steps at most\n";
-  // The oldest waits only for younger ones that hold what it lost while its reader lagged: for
-  // their last token (60 at most) or their reader's time (400 ms, a step each); or for those that
-  // hold its caller's share.
-  EXPECT_LE(total.oldest_waited, 500u);
+  // The oldest waits only for younger ones that hold what it lost while its reader lagged, or its
+  // caller's share, or the last picture's place: for their last token (60 at most) or their
+  // reader's time (400 ms, a step each). A turn of another caller's may come between, and do so
+  // again.
+  EXPECT_LE(total.oldest_waited, 1000u);
   if (total.steps < 100000) return;  // too few to have seen everything
   EXPECT_EQ(total.most_preemptions, Scheduler::kMaxPreemptions);
   for (const uint64_t seen : {total.refused, total.finished, total.cancelled, total.deadlines,
