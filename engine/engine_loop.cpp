@@ -313,12 +313,6 @@ void EngineLoop::forget_ended() {
 
 void EngineLoop::publish_stats() {
   const SchedulerStats now = scheduler_.stats();
-  QueueState queue;
-  try {
-    queue = scheduler_.queue();
-  } catch (const std::bad_alloc&) {
-    return;  // what was said last stands
-  }
   const std::lock_guard lock(mutex_);
   stats_ = {.waiting = now.waiting,
             .running = now.running,
@@ -326,8 +320,12 @@ void EngineLoop::publish_stats() {
             .blocks_total = now.blocks_total,
             .preemptions = now.preemptions,
             .steps = now.steps};
-  for (const auto& sequence : inbox_) queue.add(sequence->request.caller, sequence->queue_bytes());
-  std::swap(queue_, queue);
+  try {
+    QueueState queue = scheduler_.queue();
+    for (const auto& s : inbox_) queue.add(s->request.caller, s->queue_bytes());
+    std::swap(queue_, queue);
+  } catch (const std::bad_alloc&) {  // what was said of the queue last stands
+  }
 }
 
 void EngineLoop::stop() {
