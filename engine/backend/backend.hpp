@@ -44,6 +44,9 @@ struct KvLayer {
   int head_dim = 0;
 };
 
+// The slot of a row whose key and value are kept nowhere.
+inline constexpr int64_t kNoSlot = -1;
+
 // Consecutive rows of one step that are consecutive tokens of one sequence.
 // Row `row_begin + i` is token `first_index + i` and attends to tokens 0 .. first_index + i.
 struct AttentionRun {
@@ -177,7 +180,7 @@ class Backend {
   // --- attention -----------------------------------------------------------------------------
   // qkv [rows, (heads + 2 * kv_heads) * head_dim] ordered q, k, v. Rotates q in place (half-split
   // form, positions[r]), rotates k and writes k and v of row r into slot slots[r]
-  // (= block * block_size + offset).
+  // (= block * block_size + offset), unless that is kNoSlot. No two rows have the same slot.
   virtual void rope_and_store_kv(const Tensor& qkv, int heads, std::span<const int32_t> positions,
                                  std::span<const int64_t> slots, const RopeTable& rope,
                                  const KvLayer& kv) = 0;

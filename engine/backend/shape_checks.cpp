@@ -8,7 +8,7 @@ void check_rope_rows(std::span<const int32_t> positions, std::span<const int64_t
                      int64_t limit, const KvLayer& kv) {
   const int64_t capacity = int64_t{kv.num_blocks} * kv.block_size;
   for (const int64_t slot : slots) {
-    check(slot >= 0 && slot < capacity, "rope: slot outside the cache");
+    check(slot == kNoSlot || (slot >= 0 && slot < capacity), "rope: slot outside the cache");
   }
   for (const int32_t position : positions) {
     check(position >= 0 && position < limit, "rope: position out of range");

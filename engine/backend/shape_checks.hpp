@@ -25,7 +25,7 @@ inline bool is_vector_for(const Tensor& vector, const Tensor& tensor) {
 
 inline size_t row_bytes(const Tensor& tensor) { return tensor.cols * dtype_size(tensor.dtype); }
 
-// Positions are below `limit` and slots within the cache, else InvariantError.
+// Positions are below `limit` and slots kNoSlot or within the cache, else InvariantError.
 void check_rope_rows(std::span<const int32_t> positions, std::span<const int64_t> slots,
                      int64_t limit, const KvLayer& kv);
 

@@ -104,12 +104,13 @@ Batch build_batch(std::span<const ChunkWork> chunks, int block_size, int vocab,
 
 void pad_batch(int rows, int32_t spare_block, int block_size, Batch* batch) {
   if (batch->rows() >= rows) return;
+  const int first = batch->rows();
   const int table_begin = static_cast<int>(batch->block_tables.size());
   batch->block_tables.push_back(spare_block);
-  for (int row = batch->rows(); row < rows; ++row) {
+  for (int row = first; row < rows; ++row) {
     batch->token_ids.push_back(0);
     batch->positions.push_back(0);
-    batch->slots.push_back(int64_t{spare_block} * block_size);
+    batch->slots.push_back(row == first ? int64_t{spare_block} * block_size : kNoSlot);
     batch->runs.push_back(
         {.row_begin = row, .row_count = 1, .first_index = 0, .table_begin = table_begin});
     batch->logit_rows.push_back(row);

@@ -20,8 +20,8 @@ using FeatureLookup = std::function<Tensor(const Sequence&)>;
 Batch build_batch(std::span<const ChunkWork> chunks, int block_size, int vocab,
                   const FeatureLookup& features);
 
-// Adds decode rows that belong to no sequence, up to `rows` in all: they leave their keys and
-// values in `spare_block` and look at nothing else. `batch` decodes.
+// Adds decode rows that belong to no sequence, up to `rows` in all. The first leaves its key and
+// value in `spare_block`; that is all that any of them looks at. `batch` decodes.
 void pad_batch(int rows, int32_t spare_block, int block_size, Batch* batch);
 
 }  // namespace cogserve

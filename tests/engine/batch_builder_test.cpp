@@ -145,7 +145,7 @@ TEST(BatchBuilder, pads_a_decode_step_with_rows_that_keep_to_the_spare_block) {
   EXPECT_TRUE(batch.decodes());
   EXPECT_THAT(batch.token_ids, ElementsAre(50, 51, 0, 0));
   EXPECT_THAT(batch.positions, ElementsAre(2, 3, 0, 0));
-  EXPECT_THAT(batch.slots, ElementsAre(14, 23, 36, 36));
+  EXPECT_THAT(batch.slots, ElementsAre(14, 23, 36, kNoSlot));
   EXPECT_THAT(batch.block_tables, ElementsAre(3, 5, 9));
   EXPECT_THAT(flatten(batch.runs), ElementsAre(0, 1, 2, 0, 1, 1, 3, 1, 2, 1, 0, 2, 3, 1, 0, 2));
   EXPECT_THAT(batch.logit_rows, ElementsAre(0, 1, 2, 3));

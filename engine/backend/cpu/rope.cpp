@@ -47,6 +47,7 @@ void rope_and_store_kv_rows(const Tensor& qkv, int heads, const int32_t* positio
     for (int head = 0; head < heads; ++head) {
       rotate(q + head * head_dim, cos, sin, head_dim / 2, q + head * head_dim);
     }
+    if (slots[row] == kNoSlot) continue;
     const float* k = q + heads * head_dim;
     const float* v = k + kv.kv_heads * head_dim;
     const int64_t block = slots[row] / kv.block_size;

@@ -49,6 +49,7 @@ __global__ __launch_bounds__(kThreads) void rope_kernel(RopeArguments<T> a) {
        pair += step) {
     const int head = pair / a.half;
     const int i = pair % a.half;
+    if (head >= a.heads && slot < 0) return;  // kept nowhere; queries come first
     T* const from = row + head * head_dim + i;
     const int kv_head = (head - a.heads) % a.kv_heads;
     const int64_t at =

@@ -11,7 +11,7 @@
 namespace cogserve::cuda {
 
 // See Backend. cos and sin are [positions, head_dim / 2] f32; `positions` and `slots` are arrays of
-// the device with an entry for each row of qkv.
+// the device with an entry for each row of qkv; a slot below 0 is kNoSlot.
 void rope_and_store_kv(const Tensor& qkv, int heads, const int32_t* positions, const int64_t* slots,
                        const Tensor& cos, const Tensor& sin, const PagedKv& kv,
                        cudaStream_t stream);
