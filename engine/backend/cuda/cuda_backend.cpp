@@ -83,7 +83,6 @@ CudaBackend::CudaBackend(int ordinal, DType activation, int processors, std::str
       activation_(activation),
       processors_(processors),
       description_(std::move(description)),
-      bound_(std::this_thread::get_id()),
       staging_(&stream_),
       matmul_(activation),
       unpacked_(cuda::allocate_device(cuda::kUnpackedBytes)),
@@ -91,10 +90,8 @@ CudaBackend::CudaBackend(int ordinal, DType activation, int processors, std::str
       sampler_(&stream_, &staging_),
       pass_memory_(cuda::allocate_device(staging_.max_bytes())) {}
 
-void CudaBackend::bind_thread() {
-  if (bound_ == std::this_thread::get_id()) return;
+void CudaBackend::bind_thread() const {
   cuda::check_cuda(cudaSetDevice(ordinal_), "cudaSetDevice");
-  bound_ = std::this_thread::get_id();
 }
 
 void CudaBackend::wait() {
@@ -104,7 +101,7 @@ void CudaBackend::wait() {
 
 CudaBackend::MemoryInfo CudaBackend::memory_info() const {
   MemoryInfo info;
-  cuda::check_cuda(cudaSetDevice(ordinal_), "cudaSetDevice");
+  bind_thread();
   cuda::check_cuda(cudaMemGetInfo(&info.free, &info.total), "cudaMemGetInfo");
   return info;
 }

@@ -16,7 +16,6 @@
 #include <memory>
 #include <string>
 #include <string_view>
-#include <thread>
 
 #include "engine/backend/backend.hpp"
 #include "engine/backend/cuda/attention_arrays.hpp"
@@ -102,8 +101,9 @@ class CudaBackend final : public Backend {
     size_t total = 0;
   };
   MemoryInfo memory_info() const;
-  // The current device is a property of a thread: makes ours the caller's.
-  void bind_thread();
+  // The current device is a property of a thread: makes ours the caller's. Each time, since threads
+  // come and go, and other backends have other devices; it costs nothing where nothing changes.
+  void bind_thread() const;
   // Until the stream has done all that it was given.
   void wait();
   // Device memory that is not zeroed, as a Buffer.
@@ -132,7 +132,6 @@ class CudaBackend final : public Backend {
   DType activation_;
   int processors_;
   std::string description_;
-  std::thread::id bound_;
   cuda::Stream stream_;
   cuda::Staging staging_;
   cuda::Matmul matmul_;

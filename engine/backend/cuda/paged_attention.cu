@@ -110,7 +110,9 @@ struct DecodeShared {
   static constexpr int kTile = Tile<kDim, kSplitKeys>::kElements;
   static constexpr size_t kBytes = size_t{2} * kTile * 2;  // keys and values
   static constexpr int kStateFloats = kWarps * kWarpRows * (kDim + 2);
-  static_assert(kStateFloats * sizeof(float) <= kBytes);
+  // The warps' results take the place of the keys, which all warps are done with when the values
+  // are there.
+  static_assert(kStateFloats * sizeof(float) <= kTile * size_t{2});
 };
 
 // Leaves the first `count` of a warp's rows in shared memory: [kWarps, kWarpRows, kDim], then tops,
@@ -176,8 +178,6 @@ __device__ __forceinline__ void attend_split(const PagedArguments<T>& a, const D
   __syncthreads();
   add_values<T, kDim, kWarpKeys>(scores, values + warp_key * Tile<kDim, kSplitKeys>::kStride, rows);
   finish_sums<kDim>(rows);
-  __syncthreads();  // keys and values are done with: their memory takes the warps' results
-
   float* const state = shared_memory<float>();
   share_rows<kDim>(rows, heads, state);
   __syncthreads();

@@ -2,8 +2,9 @@
 //
 // Tiles of 16 outputs and 64 inputs, one after the other along the inputs, so that each thread of a
 // warp finds all it needs of a tile in one place and in the order in which a matrix instruction
-// wants it. With g = lane / 4 and t = lane % 4, a lane holds inputs 16 t .. 16 t + 15 of outputs g
-// and g + 8; step s = 0 .. 3 of the four that a tile takes needs inputs 16 t + 4 s .. + 3 of both.
+// wants it. With g = lane / 4 and t = lane % 4, a lane holds inputs 8 t .. 8 t + 7 and 32 + 8 t ..
+// 32 + 8 t + 7 of outputs g and g + 8; each of the four steps that a tile takes needs four of both,
+// from input_of(t, step) on. So do four lanes take 64 bytes of a row of 16-bit inputs at a time.
 //   4 bits: a word for each step. Its nibbles, from the lowest, are
 //           inputs 0 0 2 2 1 1 3 3 of outputs g, g + 8, g, g + 8, ...
 //   8 bits: two words for each step: output g, output g + 8. Bytes: inputs 0, 2, 1, 3.
@@ -23,6 +24,9 @@ namespace cogserve::cuda {
 inline constexpr int kTileOuts = 16;
 inline constexpr int kTileIns = 64;
 inline constexpr int kTileSteps = 4;
+
+// The first of a step's inputs within the tile.
+constexpr int input_of(int t, int step) { return step / 2 * (kTileIns / 2) + 8 * t + step % 2 * 4; }
 
 constexpr int words_of_a_step(WeightFormat format) { return format == WeightFormat::kInt8 ? 2 : 1; }
 

@@ -36,23 +36,24 @@ struct MatmulArguments {
   int span_tiles;         // tiles that share a scale and are taken together
 };
 
-// x[first .. first + 15] as eight pairs; zeros beyond `left` of them. With kWide all are there, at
-// an address of 16 bytes.
+// A lane's inputs of a tile, whose first is x[first], as eight pairs; zeros from x[first + left]
+// on. With kWide all are there, at an address of 16 bytes.
 template <typename T, bool kWide>
 __device__ __forceinline__ void load_inputs(const T* x, int first, int left,
                                             uint32_t (&pairs)[2 * kTileSteps]) {
   if constexpr (kWide) {
     const auto* from = reinterpret_cast<const uint4*>(x + first);
     const uint4 low = from[0];
-    const uint4 high = from[1];
+    const uint4 high = from[kTileIns / 2 / kPack];
     pairs[0] = low.x, pairs[1] = low.y, pairs[2] = low.z, pairs[3] = low.w;
     pairs[4] = high.x, pairs[5] = high.y, pairs[6] = high.z, pairs[7] = high.w;
   } else {
     const auto* bits = reinterpret_cast<const uint16_t*>(x) + first;
 #pragma unroll
     for (int i = 0; i < 2 * kTileSteps; ++i) {
-      const uint32_t low = 2 * i < left ? bits[2 * i] : 0u;
-      const uint32_t high = 2 * i + 1 < left ? bits[2 * i + 1] : 0u;
+      const int input = input_of(0, i / 2) + i % 2 * 2;
+      const uint32_t low = input < left ? bits[input] : 0u;
+      const uint32_t high = input + 1 < left ? bits[input + 1] : 0u;
       pairs[i] = low | high << 16;
     }
   }
@@ -96,7 +97,7 @@ __global__ __launch_bounds__(kThreads, resident_blocks(kTiles, kWide)) void quan
   const int warp = threadIdx.x / 32;
   const int tile_row = static_cast<int>(blockIdx.x);
   const int first_row = static_cast<int>(blockIdx.y) * kRowsOfTile * kTiles;
-  const int lane_inputs = lane % 4 * 16;
+  const int lane_inputs = input_of(lane % 4, 0);
   int at[kTiles];  // rows beyond the end repeat the last one and are not stored
 #pragma unroll
   for (int j = 0; j < kTiles; ++j) {

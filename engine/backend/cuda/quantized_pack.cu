@@ -51,7 +51,7 @@ __global__ __launch_bounds__(kThreads) void pack_codes_kernel(QuantizedLayout la
   const int64_t out = static_cast<int64_t>(blockIdx.x) * kTileOuts + lane / 4;
   const int64_t first = (blockIdx.x * layout.tiles_of_a_row() + tile) * kTileSteps * kWords * 32;
   for (int step = 0; step < kTileSteps; ++step) {
-    const int64_t k = tile * kTileIns + lane % 4 * 16 + step * 4;
+    const int64_t k = tile * kTileIns + input_of(lane % 4, step);
     const uint32_t low = spread(four_codes<kFormat>(layout, codes, out, k));
     const uint32_t high = spread(four_codes<kFormat>(layout, codes, out + 8, k));
     uint32_t words[2] = {low, high};
@@ -106,8 +106,8 @@ __device__ __forceinline__ void store_pair(uint32_t pair, int64_t k, int64_t in,
   if (k + 1 < in) memcpy(row + k + 1, reinterpret_cast<const T*>(&pair) + 1, sizeof(T));
 }
 
-// A warp unpacks one tile; a lane writes 16 inputs of two outputs. With kWide those of an output
-// are of one group, all there, and at an address of 16 bytes.
+// A warp unpacks one tile; a lane writes 16 inputs of two outputs. With kWide eight in a row are of
+// one group, all there, and at an address of 16 bytes.
 template <typename T, WeightFormat kFormat, bool kWide>
 __global__ __launch_bounds__(kThreads) void dequantize_kernel(
     const __grid_constant__ QuantizedMatrix w, int first_row, int tiles, int groups, int group_size,
@@ -124,28 +124,31 @@ __global__ __launch_bounds__(kThreads) void dequantize_kernel(
     const int place = (tile_row * groups + k / group_size) * kTileOuts + lane / 4;
     return read_group<T>(load_group(w, place), w.layout.half_scales);
   };
-  const int first = tile * kTileIns + lane % 4 * 16;
   const int64_t row = static_cast<int64_t>(blockIdx.x) * kTileOuts + lane / 4;
   T* const to = static_cast<T*>(y.data) + row * w.layout.in;  // and 8 rows on
   if constexpr (kWide) {
-    const auto group = group_at(first);
-    uint32_t pairs[kTileSteps][4];
-    decode_tile<T, kFormat>(codes, group, codebook, pairs);
 #pragma unroll
-    for (int i = 0; i < 2; ++i) {
-      if (row + 8 * i >= y.rows) return;
-      uint32_t words[2 * kTileSteps];
+    for (int half = 0; half < 2; ++half) {
+      const int k = tile * kTileIns + input_of(lane % 4, 2 * half);
+      const auto group = group_at(k);
+      uint32_t pairs[2][4];
 #pragma unroll
-      for (int j = 0; j < 2 * kTileSteps; ++j) {
-        words[j] = scaled<T, kFormat>(pairs[j / 2][i + j % 2 * 2], group.scale[i]);
+      for (int j = 0; j < 2; ++j) {
+        decode_step<T, kFormat>(codes, 2 * half + j, group, codebook, pairs[j]);
       }
-      auto* const pieces = reinterpret_cast<uint4*>(to + 8 * i * w.layout.in + first);
-      pieces[0] = {words[0], words[1], words[2], words[3]};
-      pieces[1] = {words[4], words[5], words[6], words[7]};
+#pragma unroll
+      for (int i = 0; i < 2; ++i) {
+        if (row + 8 * i >= y.rows) continue;
+        *reinterpret_cast<uint4*>(to + 8 * i * w.layout.in + k) = {
+            scaled<T, kFormat>(pairs[0][i], group.scale[i]),
+            scaled<T, kFormat>(pairs[0][i + 2], group.scale[i]),
+            scaled<T, kFormat>(pairs[1][i], group.scale[i]),
+            scaled<T, kFormat>(pairs[1][i + 2], group.scale[i])};
+      }
     }
   } else {
     for (int step = 0; step < kTileSteps; ++step) {
-      const int k = first + step * 4;
+      const int k = tile * kTileIns + input_of(lane % 4, step);
       if (k >= w.layout.in) return;
       const auto group = group_at(k);
       uint32_t pairs[4];
@@ -188,8 +191,8 @@ void dequantize(const QuantizedMatrix& w, int64_t first, const Tensor& y, cudaSt
   check(layout.group_size % 4 == 0 || one_group, "dequantize: groups of fours");
   check(y.cols == layout.in && y.row_stride == y.cols, "dequantize: y is contiguous");
   check_counts(layout);
-  const bool wide = layout.in % kTileIns == 0 && (layout.group_size % 16 == 0 || one_group) &&
-                    rows_are_aligned(y);
+  const bool wide =
+      layout.in % kTileIns == 0 && (layout.group_size % 8 == 0 || one_group) && rows_are_aligned(y);
   const LaunchShape shape = {tile_grid(ceil_div(y.rows, kTileOuts), layout), dim3(kThreads),
                              16 * sizeof(float)};
   with_activation(y.dtype, [&](auto element) {

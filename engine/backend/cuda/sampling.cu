@@ -49,7 +49,7 @@ __device__ void apply_penalties(const SampleTask& task, const int32_t* prompt,
   for (int i = threadIdx.x; i < task.output_ids; i += kSampleThreads) {
     if (known(output[i])) atomicAdd(&counts[output[i]], 1);
   }
-  __syncthreads();
+  __syncthreads();  // bans are in place, too
   for (int i = threadIdx.x; i < task.output_ids; i += kSampleThreads) {
     const int32_t id = output[i];
     if (!known(id)) continue;
@@ -65,10 +65,10 @@ __device__ void apply_penalties(const SampleTask& task, const int32_t* prompt,
   }
   __syncthreads();
   for (int i = threadIdx.x; i < task.output_ids; i += kSampleThreads) {
-    if (known(output[i])) counts[output[i]] = 0;
+    if (known(output[i])) atomicExch(&counts[output[i]], 0);
   }
   for (int i = threadIdx.x; i < task.prompt_ids; i += kSampleThreads) {
-    if (known(prompt[i])) counts[prompt[i]] = 0;
+    if (known(prompt[i])) atomicExch(&counts[prompt[i]], 0);
   }
 }
 
@@ -84,9 +84,8 @@ __device__ const float* change_logits(const float* logits, const SampleTask& tas
   const int32_t* const output = prompt + task.prompt_ids;
   const int32_t* const banned = output + task.output_ids;
   for (int i = threadIdx.x; i < task.banned_ids; i += kSampleThreads) {
-    if (banned[i] >= 0 && banned[i] < vocab) row[banned[i]] = -INFINITY;
+    if (banned[i] >= 0 && banned[i] < vocab) atomicExch(&row[banned[i]], -INFINITY);
   }
-  __syncthreads();
   if (task.prompt_ids + task.output_ids > 0) {
     apply_penalties(task, prompt, output, row,
                     counts + static_cast<int64_t>(task.scratch_row) * vocab, vocab);
