@@ -442,7 +442,7 @@ int run(int argc, char** argv) {
   check_cuda(cudaGetDeviceProperties(&properties, 0), "cudaGetDeviceProperties");
   std::printf("%s, sm_%d%d\n", properties.name, properties.major, properties.minor);
   if (probe) return 0;
-  GpuResults results;
+  GpuResults results(out);
   KernelBench bench(tries, &results);
   bench.measure_limits();
   bench.linear();
@@ -452,7 +452,6 @@ int run(int argc, char** argv) {
   bench.pictures();
   bench.sampling("sample_greedy_64", 0.0f);
   bench.sampling("sample_top_p_64", 0.6f);
-  results.write(out);
   return 0;
 }
 

@@ -13,17 +13,17 @@ void GpuResults::add(const std::string& name, const Figures& figures) {
   std::printf("\n");
   std::fflush(stdout);
   results_.emplace_back(name, figures);
+  if (!path_.empty()) write();
 }
 
-void GpuResults::write(const std::string& path) const {
-  if (path.empty()) return;
+void GpuResults::write() const {
   nlohmann::ordered_json all;
   for (const auto& [name, figures] : results_) {
     for (const auto& [figure, value] : figures) all[name][figure] = value;
   }
-  std::ofstream out(path);
+  std::ofstream out(path_);
   out << all.dump(1) << "\n";
-  if (!out.flush()) throw std::runtime_error(path + ": cannot be written");
+  if (!out.flush()) throw std::runtime_error(path_ + ": cannot be written");
 }
 
 }  // namespace cogserve::bench

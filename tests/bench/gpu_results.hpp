@@ -15,12 +15,17 @@ class GpuResults {
  public:
   using Figures = std::vector<std::pair<std::string, double>>;
 
-  // Printed at once, kept for write().
+  // The file, which an empty path has none of, is written anew with each measurement: a benchmark
+  // that is cut off leaves what it had.
+  explicit GpuResults(std::string path) : path_(std::move(path)) {}
+
+  // Printed at once. Throws std::runtime_error if the file cannot be written.
   void add(const std::string& name, const Figures& figures);
-  // Throws std::runtime_error if the file cannot be written; an empty path writes nothing.
-  void write(const std::string& path) const;
 
  private:
+  void write() const;
+
+  std::string path_;
   std::vector<std::pair<std::string, Figures>> results_;
 };
 

@@ -122,6 +122,9 @@ def main():
     def measure(name, body):
         results[name] = {"us": seconds_of_a_call(body) * 1e6}
         print(f"{name:<36}{results[name]['us']:10.1f} us", flush=True)
+        # Anew with each measurement: a run that is cut off leaves what it had.
+        with open(sys.argv[1], "w", encoding="utf-8") as file:
+            json.dump(results, file, indent=1)
 
     with torch.inference_mode():
         for name, count, out, in_ in products():
@@ -130,8 +133,6 @@ def main():
         for source in (attention, rows):
             for name, body in source(pool):
                 measure(name, body)
-    with open(sys.argv[1], "w", encoding="utf-8") as file:
-        json.dump(results, file, indent=1)
 
 
 if __name__ == "__main__":

@@ -13,13 +13,15 @@ rm -f "$out"/*.json "$out"/*.log "$out"/parts.txt
 find_cublas() {
   if ldconfig -p 2>/dev/null | grep -q 'libcublasLt\.so\.13'; then return; fi
   local site
-  site=$(python3 -c 'import site; print(" ".join(site.getsitepackages()))' 2>/dev/null)
+  site=$(python3 -c 'import site
+print(*site.getsitepackages(), site.getusersitepackages())' 2>/dev/null)
   # shellcheck disable=SC2086
-  find -L /usr/local/cuda*/lib64 $site -maxdepth 4 -name 'libcublasLt.so.13' -printf '%h\n' \
+  find -L /usr/local/cuda*/lib64 ${CONDA_PREFIX:+"$CONDA_PREFIX/lib"} $site -maxdepth 4 -name 'libcublasLt.so.13' -printf '%h\n' \
     2>/dev/null | head -n 1
 }
 cublas=$(find_cublas)
-libraries=$bundle/lib${cublas:+:$cublas}
+# The machine's own path stays, last: the driver may be found by nothing else.
+libraries=$bundle/lib${cublas:+:$cublas}${LD_LIBRARY_PATH:+:$LD_LIBRARY_PATH}
 
 # Of all programs the server asks most of libstdc++.
 if ! LD_LIBRARY_PATH=$libraries "$bundle/bin/cogserve" --version >/dev/null 2>&1; then
@@ -72,13 +74,16 @@ chmod +x "$cogserve"
 part serve 90 env COGSERVE_MODEL="$shape" COGSERVE_LOAD_FORMAT=dummy COGSERVE_DEVICE=cuda:0 \
   "$bundle/with-server.sh" "$cogserve" \
   python3 "$bundle/serve_bench.py" "$cogserve" "$out/serve.json" 32 8
-# Our kernels, not cuBLASLt's. memcheck takes a call that fails for an error; one test asks for
-# memory that is not to be had.
-not_checked='*CudaLarge*:*CudaMemory.that_is_not_to_be_had*'
+# Our kernels, not cuBLASLt's, nor calls that fail: those are checked where they are made, and
+# libraries try some that an older driver has not. Not where a test is long, or is cuBLASLt's.
+declare -A options=([memcheck]='--report-api-errors no' [racecheck]='')
+not_checked='*CudaLarge*:*CudaPass*:*sums_over_a_whole_vocabulary*'
 for tool in memcheck racecheck; do
   if command -v compute-sanitizer >/dev/null; then
-    part "$tool" 45 "${ours[@]}" compute-sanitizer --tool "$tool" --error-exitcode 9 \
-      --kernel-name kns=cogserve "$bundle/bin/cuda_ops_test" --gtest_filter="-$not_checked"
+    # shellcheck disable=SC2086
+    part "$tool" 45 "${ours[@]}" compute-sanitizer --tool "$tool" ${options[$tool]} \
+      --error-exitcode 9 --kernel-name kns=cogserve "$bundle/bin/cuda_ops_test" \
+      --gtest_filter="-$not_checked"
   else
     absent "$tool"
   fi
