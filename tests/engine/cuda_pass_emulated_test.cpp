@@ -7,6 +7,7 @@
 
 #include "engine/backend/cuda/weight_memory.hpp"
 #include "engine/backend/device_traits.hpp"
+#include "tests/engine/cuda_emulator/cublaslt.hpp"
 #include "tests/engine/cuda_emulator/streams.hpp"
 #include "tests/engine/cuda_pass_tools.hpp"
 
@@ -69,6 +70,18 @@ TEST_P(CudaPassCosts, are_one_launch_once_it_was_recorded) {
       EXPECT_GT(cost.launches, 10) << step;
     }
     for (int& length : lengths) ++length;
+  }
+}
+
+// What is timed would break the recording.
+TEST_P(CudaPassCosts, of_choosing_algorithms_are_the_first_pass_alone) {
+  const std::vector<int> lengths = {20, 5, 9};
+  const int captured = emulator::library_counts().captured;
+  for (int step = 0; step < 3; ++step) {
+    const int heuristics = emulator::library_counts().heuristics;
+    model().forward(PassModel::decode(lengths, 16));
+    EXPECT_EQ(emulator::library_counts().heuristics > heuristics, step == 0) << step;
+    EXPECT_EQ(emulator::library_counts().captured > captured, step > 0) << step;
   }
 }
 

@@ -7,6 +7,7 @@
 #include <map>
 #include <optional>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "engine/backend/cuda/error.hpp"
@@ -158,12 +159,18 @@ class Matmul::Library {
   bool run(const MatmulShape& shape, const Tensor& x, const Tensor& w, const void* bias,
            const Tensor& y, const Stream& stream) {
     const Product product(activation_, shape, x, w, bias, y);
-    const auto [entry, is_new] = choices_.try_emplace(matmul_key(shape));
-    if (is_new) entry->second = choose(product, row_class(shape.rows), stream);
-    std::optional<Algorithm> choice = entry->second;
-    if (!choice || !suits(*choice, product)) choice = first(product, shape.rows);
-    if (!choice) return false;
-    check_cublas(multiply(product, *choice, stream), "cublasLtMatmul");
+    const std::pair exactly(matmul_key(shape), shape.rows);
+    auto entry = settled_.find(exactly);
+    if (entry == settled_.end()) {
+      entry = settled_.emplace(exactly, settle(product, exactly.first, stream)).first;
+    }
+    if (!entry->second) return false;
+    const cublasStatus_t status = multiply(product, *entry->second, stream);
+    if (is_refusal(status)) {
+      entry->second.reset();
+      return false;
+    }
+    check_cublas(status, "cublasLtMatmul");
     return true;
   }
 
@@ -201,6 +208,23 @@ class Matmul::Library {
     Layout y_layout;
   };
 
+  // What answers that the library has nothing for a product. That it was offered an algorithm, and
+  // checked it, is no promise that it runs.
+  static bool is_refusal(cublasStatus_t status) {
+    return status == CUBLAS_STATUS_NOT_SUPPORTED || status == CUBLAS_STATUS_INVALID_VALUE;
+  }
+
+  // The algorithm for so many rows: their class's where it takes them.
+  std::optional<Algorithm> settle(const Product& product, const MatmulKey& key,
+                                  const Stream& stream) {
+    auto entry = choices_.find(key);
+    if (entry == choices_.end()) {
+      entry = choices_.emplace(key, choose(product, key.row_class, stream)).first;
+    }
+    const std::optional<Algorithm>& choice = entry->second;
+    return choice && suits(*choice, product) ? choice : first(product, product.shape.rows);
+  }
+
   // The heuristic's best for so many rows, at most `most`.
   std::vector<Algorithm> ask(const Product& product, int64_t rows, int most) {
     const Layout x_layout(product.x_type, product.shape.in, rows, product.shape.x_stride);
@@ -211,7 +235,7 @@ class Matmul::Library {
     const cublasStatus_t status = cublasLtMatmulAlgoGetHeuristic(
         handle_, product.operation.get(), product.w_layout.get(), x_layout.get(), y_layout.get(),
         y_layout.get(), preference.get(), most, results.data(), &found);
-    if (status == CUBLAS_STATUS_NOT_SUPPORTED) return {};
+    if (is_refusal(status)) return {};
     check_cublas(status, "cublasLtMatmulAlgoGetHeuristic");
     std::vector<Algorithm> algorithms;
     for (int i = 0; i < found; ++i) {
@@ -276,6 +300,9 @@ class Matmul::Library {
   DeviceMemory workspace_;
   cublasLtHandle_t handle_ = nullptr;
   std::map<MatmulKey, std::optional<Algorithm>> choices_;
+  // By the number of rows, too: a product that comes again asks the library nothing. While a graph
+  // is recorded that is a must, since some versions cannot answer then; passes run once before.
+  std::map<std::pair<MatmulKey, int64_t>, std::optional<Algorithm>> settled_;
 };
 
 Matmul::Matmul(DType activation) : library_(std::make_unique<Library>(activation)) {}
@@ -290,6 +317,8 @@ bool Matmul::run(const Tensor& x, const Tensor& w, const void* bias, const Tenso
   const auto address = [](const Tensor& tensor) {
     return reinterpret_cast<uintptr_t>(tensor.data);
   };
+  // No preference promises how a bias is aligned, but algorithms depend on it.
+  const uintptr_t y_and_bias = address(y) | reinterpret_cast<uintptr_t>(bias);
   const MatmulShape shape = {
       x.rows,
       x.cols,
@@ -298,7 +327,7 @@ bool Matmul::run(const Tensor& x, const Tensor& w, const void* bias, const Tenso
       y.row_stride,
       y.dtype,
       bias != nullptr,
-      common_alignment(address(x), address(w), address(y), step(x), step(w), step(y))};
+      common_alignment(address(x), address(w), y_and_bias, step(x), step(w), step(y))};
   return library_->run(shape, x, w, bias, y, stream);
 }
 

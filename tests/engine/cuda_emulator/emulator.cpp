@@ -6,12 +6,15 @@
 
 #include <algorithm>
 #include <cstdint>
+#include <cstdio>
 #include <memory>
 #include <new>
 #include <numeric>
 #include <random>
 #include <string>
 #include <vector>
+
+#include "tests/engine/cuda_emulator/accesses.hpp"
 
 #if defined(__SANITIZE_ADDRESS__)
 #include <sanitizer/common_interface_defs.h>
@@ -20,11 +23,15 @@
 #define COGSERVE_EMULATOR_ASAN 0
 #endif
 
+extern "C" const char __executable_start;
+extern "C" const char etext;
+
 namespace cogserve::emulator {
 namespace {
 
 constexpr size_t kStackBytes = COGSERVE_EMULATOR_ASAN ? 512 << 10 : 128 << 10;
 constexpr int kWarpSize = 32;
+constexpr const char* kSyncWarp = "__syncwarp";
 constexpr std::align_val_t kSharedAlignment{128};
 
 struct FreeShared {
@@ -63,6 +70,7 @@ struct Thread {
   bool started = false;
   Index index;
   int number = 0;
+  bool in_kernel = false;
   State state = State::kReady;
   const char* what = "";
   int line = 0;
@@ -73,6 +81,7 @@ struct Thread {
 struct Warp {
   int arrived = 0;
   int parity = 0;
+  uint32_t syncs = 0;  // by __syncwarp since the block's last barrier
   const char* what = "";
   int line = 0;
   alignas(64) std::byte slots[2][kWarpSize * kSlotBytes];
@@ -84,6 +93,18 @@ std::vector<std::unique_ptr<Stack>>& stacks() {
 }
 
 Order current_order = Order::kAscending;
+uint32_t blocks_so_far = 0;
+
+// Of the block that runs; its bytes' states say which block they are of.
+ByteHistory& shared_history(size_t bytes) {
+  static size_t room = 0;
+  static std::unique_ptr<ByteHistory> history;
+  if (history == nullptr || bytes > room) {
+    history = std::make_unique<ByteHistory>(bytes);
+    room = bytes;
+  }
+  return *history;
+}
 
 // Switches between the scheduler's stack and those of threads. By setjmp, because swapcontext makes
 // two system calls each time; AddressSanitizer knows the latter.
@@ -128,7 +149,7 @@ class Switch {
 class Block {
  public:
   Block(Index grid, Index shape, Index index, size_t shared_bytes,
-        const std::function<void()>& body)
+        const std::function<void()>& body, const char* name, uint32_t launch_from)
       : grid_(grid),
         shape_(shape),
         index_(index),
@@ -136,12 +157,20 @@ class Block {
         // Without slack, so that AddressSanitizer knows its end.
         shared_(static_cast<std::byte*>(::operator new(shared_bytes, kSharedAlignment))),
         body_(body),
+        name_(name),
         threads_(size_t{shape.x} * shape.y * shape.z),
         warps_(threads_.size() / kWarpSize) {
     if (threads_.empty() || threads_.size() % kWarpSize != 0 || threads_.size() > 1024) {
       throw Error("a block has whole warps and at most 1024 threads");
     }
     std::memset(shared_.get(), 0xff, shared_bytes);
+    access_.accessor.block = ++blocks_so_far;
+    access_.accessor.launch_from = launch_from;
+    access_.kernel = name;
+    access_.stack_bytes = kStackBytes;
+    access_.shared = shared_.get();
+    access_.shared_bytes = shared_bytes;
+    access_.shared_history = &shared_history(shared_bytes);
     while (stacks().size() < threads_.size()) stacks().push_back(std::make_unique<Stack>());
     for (size_t i = 0; i < threads_.size(); ++i) {
       Thread& thread = threads_[i];
@@ -169,7 +198,13 @@ class Block {
         if (threads_[i].state != State::kReady) continue;
         progress = true;
         thread_ = &threads_[i];
+        access_.accessor.thread = static_cast<uint16_t>(i);
+        access_.stack = static_cast<const std::byte*>(stacks()[i]->base());
+        access_.in_kernel = thread_->in_kernel;
+        access_.accessor.stamp = stamp();
+        running_thread() = access_;
         switch_.to_thread(thread_, stacks()[i]->base());
+        running_thread().in_kernel = false;
         if (!error_.empty()) break;
       }
     }
@@ -198,6 +233,17 @@ class Block {
     abandon();
   }
 
+  void fail_access(const char* what, const void* address, size_t bytes, const void* code) {
+    running_thread().in_kernel = false;  // describing it is no part of the kernel
+    describe_access(what, address, bytes, code);
+    abandon();
+  }
+
+  void set_in_kernel(bool in_kernel) {
+    thread_->in_kernel = in_kernel;
+    running_thread().in_kernel = in_kernel;
+  }
+
   void wait_for_block(int line) {
     if (block_arrived_ > 0 && line != block_line_) {
       note("block barrier at line " + std::to_string(line) + " while others wait at line " +
@@ -207,6 +253,9 @@ class Block {
     block_line_ = line;
     if (++block_arrived_ == static_cast<int>(threads_.size())) {
       block_arrived_ = 0;
+      ++barriers_;
+      for (Warp& each : warps_) each.syncs = 0;
+      running_thread().accessor.stamp = stamp();
       release(State::kAtBlock, 0, threads_.size());
       return;
     }
@@ -226,6 +275,8 @@ class Block {
     if (++group.arrived == kWarpSize) {
       group.arrived = 0;
       group.parity ^= 1;
+      if (std::strcmp(what, kSyncWarp) == 0) ++group.syncs;
+      running_thread().accessor.stamp = stamp();
       release(State::kAtWarp, first, first + kWarpSize);
       return;
     }
@@ -233,10 +284,35 @@ class Block {
   }
 
  private:
+  Stamp stamp() {
+    constexpr uint32_t kMost = 0xffff;
+    if (barriers_ > kMost || warp().syncs > kMost) throw Error("too many barriers to count");
+    return barriers_ << 16 | warp().syncs;
+  }
+
   void note(const std::string& what) {
-    error_ = "thread " + std::to_string(thread_->number) + " of block (" +
+    error_ = std::string(name_) + ": thread " + std::to_string(thread_->number) + " of block (" +
              std::to_string(index_.x) + ", " + std::to_string(index_.y) + ", " +
              std::to_string(index_.z) + "): " + what;
+  }
+
+  void describe_access(const char* what, const void* address, size_t bytes, const void* code) {
+    const auto* const at = static_cast<const std::byte*>(address);
+    char text[160];
+    const bool is_shared = at >= shared_.get() && at < shared_.get() + shared_bytes_;
+    if (is_shared) {
+      std::snprintf(text, sizeof text, " (shared memory + %zu, %zu bytes", at - shared_.get(),
+                    bytes);
+    } else {
+      std::snprintf(text, sizeof text, " (%p, %zu bytes", address, bytes);
+    }
+    std::string where(text);
+    if (code != nullptr && code < static_cast<const void*>(&etext)) {
+      const auto offset = static_cast<const char*>(code) - &__executable_start;
+      std::snprintf(text, sizeof text, "; addr2line -Cfie PROGRAM %#tx", offset - 1);
+      where += text;
+    }
+    note(what + where + ")");
   }
 
   void abandon() { switch_.to_scheduler(thread_, true); }
@@ -280,18 +356,22 @@ class Block {
   size_t shared_bytes_;
   std::unique_ptr<std::byte, FreeShared> shared_;
   const std::function<void()>& body_;
+  const char* name_;
   std::vector<Thread> threads_;
   std::vector<Warp> warps_;
   Switch switch_;
   Thread* thread_ = nullptr;
   int block_arrived_ = 0;
   int block_line_ = 0;
+  uint32_t barriers_ = 0;
+  RunningThread access_;
   std::string error_;
 };
 
 Block* Block::running_ = nullptr;
 
 void perform(const Copy& copy) {
+  note_access(copy.to, copy.bytes, Access::kWrite);
   std::memcpy(copy.to, copy.from, copy.from_bytes);
   std::memset(static_cast<std::byte*>(copy.to) + copy.from_bytes, 0, copy.bytes - copy.from_bytes);
 }
@@ -300,14 +380,18 @@ void perform(const Copy& copy) {
 
 void set_order(Order order) { current_order = order; }
 
-void run_grid(Index grid, Index block, size_t shared_bytes, const std::function<void()>& body) {
+void run_grid(Index grid, Index block, size_t shared_bytes, const std::function<void()>& body,
+              const char* name) {
   if (grid.x == 0 || grid.y == 0 || grid.z == 0) throw Error("an empty grid");
   if (grid.y > 65535 || grid.z > 65535) throw Error("a grid's y and z go to 65535");
+  constexpr size_t kMostShared = 99 << 10;  // of sm_86, 89 and 120; others have more
+  if (shared_bytes > kMostShared) throw Error("a block has at most 99 KB of shared memory");
   std::mt19937 random(1);
+  const uint32_t launch_from = blocks_so_far + 1;
   for (unsigned z = 0; z < grid.z; ++z) {
     for (unsigned y = 0; y < grid.y; ++y) {
       for (unsigned x = 0; x < grid.x; ++x) {
-        Block(grid, block, {x, y, z}, shared_bytes, body).run(random);
+        Block(grid, block, {x, y, z}, shared_bytes, body, name, launch_from).run(random);
       }
     }
   }
@@ -321,7 +405,15 @@ int lane() { return Block::running().thread().number % kWarpSize; }
 
 std::byte* shared_memory() { return Block::running().shared(); }
 
+InKernel::InKernel() { Block::running().set_in_kernel(true); }
+
+InKernel::~InKernel() { Block::running().set_in_kernel(false); }
+
 void fail(const char* what) { Block::running().fail(what); }
+
+void fail_access(const char* what, const void* address, size_t bytes, const void* code) {
+  Block::running().fail_access(what, address, bytes, code);
+}
 
 void check_shared(const void* address, size_t bytes, size_t alignment) {
   Block& block = Block::running();
@@ -345,6 +437,9 @@ Slots exchange_slots() {
 void start_copy(void* to, const void* from, size_t bytes, size_t from_bytes) {
   check_shared(to, bytes, bytes);
   if (reinterpret_cast<uintptr_t>(from) % bytes != 0) fail("a misaligned source of a copy");
+  static const char kCopies[2] = {};  // the places of all copies
+  note_access(from, from_bytes, Access::kRead, &kCopies[0]);
+  note_access(to, bytes, Access::kWrite, &kCopies[1]);
   Block::running().thread().open.push_back({to, from, bytes, from_bytes});
 }
 

@@ -7,10 +7,11 @@
 //   - shared memory that was never written: it is full of NaN (integers: -1) when a block starts;
 //   - asynchronous copies that nobody waited for: they happen in the wait, not before;
 //   - misaligned or foreign addresses given to matrix loads and asynchronous copies.
-// A missing barrier shows only if the kernel's results change when its threads are taken in another
-// order (see Order), and races between blocks, between streams and in the GPU's memory model do not
-// show at all. Accesses out of bounds are left to AddressSanitizer: shared memory is a heap block
-// of exactly the size that the launch asked for. Not thread-safe: one emulator per process.
+// Where the compiler reports loads and stores (see accesses.hpp), foreign addresses, memory that
+// nobody has written and races within a launch are found in all of them; elsewhere a missing
+// barrier shows only if results change when threads are taken in another order (see Order), and
+// shared memory is a heap block of exactly the launch's size, for AddressSanitizer. Races between
+// streams and in the GPU's memory model do not show. Not thread-safe: one emulator per process.
 #pragma once
 
 #include <array>
@@ -37,7 +38,17 @@ enum class Order { kAscending, kDescending, kShuffled };
 void set_order(Order order);
 
 // Runs `body` once for every thread of every block. Throws Error at the first fault.
-void run_grid(Index grid, Index block, size_t shared_bytes, const std::function<void()>& body);
+void run_grid(Index grid, Index block, size_t shared_bytes, const std::function<void()>& body,
+              const char* name = "kernel");
+
+// From here to the end of the scope the running thread's accesses are those of a kernel.
+class InKernel {
+ public:
+  InKernel();
+  InKernel(const InKernel&) = delete;
+  InKernel& operator=(const InKernel&) = delete;
+  ~InKernel();
+};
 
 // Of the thread that is running.
 Index thread_index();
@@ -47,7 +58,9 @@ Index grid_shape();
 int lane();
 
 std::byte* shared_memory();
+// Ends the running thread, and with it the launch, with an Error.
 void fail(const char* what);
+void fail_access(const char* what, const void* address, size_t bytes, const void* code);
 // Fails unless [address, address + bytes) lies in shared memory and is aligned to `alignment`.
 void check_shared(const void* address, size_t bytes, size_t alignment);
 
@@ -64,7 +77,8 @@ Slots exchange_slots();
 
 // Every lane of the warp gives `value` and gets those of all 32.
 template <typename T>
-std::array<T, 32> exchange(const T& value, const char* what, int line) {
+__attribute__((no_sanitize("thread"))) std::array<T, 32> exchange(const T& value, const char* what,
+                                                                  int line) {
   static_assert(sizeof(T) <= kSlotBytes);
   const Slots slots = exchange_slots();
   std::memcpy(slots.mine, &value, sizeof(T));
@@ -76,7 +90,8 @@ std::array<T, 32> exchange(const T& value, const char* what, int line) {
 
 // Every lane of the warp gives `value` and gets that of the lane it names.
 template <typename T>
-T take_from(int source, const T& value, const char* what, int line) {
+__attribute__((no_sanitize("thread"))) T take_from(int source, const T& value, const char* what,
+                                                   int line) {
   static_assert(sizeof(T) <= kSlotBytes);
   const Slots slots = exchange_slots();
   std::memcpy(slots.mine, &value, sizeof(T));

@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <utility>
 
+#include "tests/engine/cuda_emulator/memory.hpp"
+
 namespace cogserve::emulator {
 namespace {
 
@@ -36,6 +38,8 @@ void Stream::give(Work work) {
 }
 
 void Stream::run_until(uint64_t mark) {
+  if (done_ >= mark) return;
+  const DeviceWork scope;
   while (done_ < mark && !queue_.empty()) {
     const Work work = std::move(queue_.front());
     queue_.pop_front();
@@ -66,6 +70,11 @@ bool wait_for_all_streams() {
   if (!break_captures()) return false;
   for (Stream* stream : all_streams) stream->run_until(stream->mark());
   return true;
+}
+
+bool is_capturing() {
+  return std::any_of(all_streams.begin(), all_streams.end(),
+                     [](const Stream* stream) { return stream->capturing(); });
 }
 
 bool may_upload() { return !std::exchange(next_upload_fails, false); }

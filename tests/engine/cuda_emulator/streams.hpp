@@ -47,6 +47,9 @@ bool wait_for_all_streams();
 // The same for what does not wait: an allocation.
 bool may_allocate();
 
+// Whether any stream is captured.
+bool is_capturing();
+
 // Whether a graph finds memory on the device.
 bool may_upload();
 

@@ -9,10 +9,13 @@
 #include <cstdint>
 #include <cstdlib>
 #include <cstring>
+#include <type_traits>
 #include <utility>
 #include <vector>
 
+#include "tests/engine/cuda_emulator/accesses.hpp"
 #include "tests/engine/cuda_emulator/emulator.hpp"
+#include "tests/engine/cuda_emulator/memory.hpp"
 #include "tests/engine/cuda_emulator/streams.hpp"
 
 #define __global__
@@ -21,6 +24,10 @@
 #define __forceinline__ inline
 #define __launch_bounds__(...)
 #define __grid_constant__
+
+// Of the emulator itself: what it does to memory is no kernel's load or store, but is reported by
+// note_access() where it stands for one.
+#define COGSERVE_EMULATED __attribute__((no_sanitize("thread")))
 
 // --- built-in types and variables
 // ------------------------------------------------------------------
@@ -31,23 +38,41 @@ struct dim3 {
   operator cogserve::emulator::Index() const { return {x, y, z}; }
 };
 
-struct alignas(8) uint2 {
-  unsigned x, y;
+// Loaded and stored whole, as a GPU does; the CPU's compiler would report the parts one by one.
+template <typename T>
+struct alignas(16) EmulatedVector4 {
+  T x, y, z, w;
+
+  EmulatedVector4() = default;
+  EmulatedVector4(T x_, T y_, T z_, T w_) : x(x_), y(y_), z(z_), w(w_) {}
+  __attribute__((noinline)) COGSERVE_EMULATED EmulatedVector4(const EmulatedVector4& from)
+      : x(from.x), y(from.y), z(from.z), w(from.w) {
+    note(&from, cogserve::emulator::Access::kRead, __builtin_return_address(0));
+  }
+  __attribute__((noinline)) COGSERVE_EMULATED EmulatedVector4& operator=(
+      const EmulatedVector4& from) {
+    note(&from, cogserve::emulator::Access::kRead, __builtin_return_address(0));
+    note(this, cogserve::emulator::Access::kWrite, __builtin_return_address(0));
+    x = from.x, y = from.y, z = from.z, w = from.w;
+    return *this;
+  }
+
+ private:
+  static void note(const void* vector, cogserve::emulator::Access access, const void* code) {
+    if (reinterpret_cast<uintptr_t>(vector) % 16 != 0)
+      cogserve::emulator::fail("a misaligned address");
+    cogserve::emulator::note_access(vector, 16, access, code);
+  }
 };
-struct alignas(16) uint4 {
-  unsigned x, y, z, w;
-};
-struct alignas(16) float4 {
-  float x, y, z, w;
-};
+using uint4 = EmulatedVector4<unsigned>;
+using float4 = EmulatedVector4<float>;
 
 #define threadIdx (::cogserve::emulator::thread_index())
 #define blockIdx (::cogserve::emulator::block_index())
 #define blockDim (::cogserve::emulator::block_shape())
 #define gridDim (::cogserve::emulator::grid_shape())
 
-// --- device functions
-// ------------------------------------------------------------------------------
+// --- device functions ----------------------------------------------------------------------------
 
 inline void __syncthreads(int line = __builtin_LINE()) { cogserve::emulator::sync_block(line); }
 inline void __syncwarp(unsigned = ~0u, int line = __builtin_LINE()) {
@@ -75,13 +100,18 @@ inline unsigned __ballot_sync(unsigned, bool vote, int line = __builtin_LINE()) 
 }
 
 template <typename T>
-T atomicAdd(T* address, T value) {
+COGSERVE_EMULATED T atomicAdd(T* address, T value) {
+  static const char kPlace = 0;
+  cogserve::emulator::note_access(address, sizeof(T), cogserve::emulator::Access::kAtomic, &kPlace);
   const T old = *address;
   *address = old + value;
   return old;
 }
-inline int atomicExch(int* address, int value) {
-  const int old = *address;
+template <typename T>
+COGSERVE_EMULATED T atomicExch(T* address, std::type_identity_t<T> value) {
+  static const char kPlace = 0;
+  cogserve::emulator::note_access(address, sizeof(T), cogserve::emulator::Access::kAtomic, &kPlace);
+  const T old = *address;
   *address = value;
   return old;
 }
@@ -106,14 +136,15 @@ inline float rsqrtf(float x) { return 1.0f / std::sqrt(x); }
 using std::max;
 using std::min;
 
-// --- runtime API
-// -------------------------------------------------------------------------------------
+// --- runtime API ---------------------------------------------------------------------------------
 
 enum cudaError_t {
   cudaSuccess = 0,
   cudaErrorInvalidValue = 1,
   cudaErrorMemoryAllocation = 2,
   cudaErrorNoKernelImageForDevice = 209,
+  cudaErrorInvalidResourceHandle = 400,
+  cudaErrorNotReady = 600,
   cudaErrorStreamCaptureUnsupported = 900,
   cudaErrorStreamCaptureInvalidated = 901
 };
@@ -123,6 +154,8 @@ struct CUstream_st : cogserve::emulator::Stream {};
 struct CUevent_st {
   cogserve::emulator::Stream* stream = nullptr;
   uint64_t mark = 0;
+  bool has_clock = false;
+  bool is_captured = false;  // a point of a graph, not of the stream's work
 };
 struct CUgraph_st {
   std::vector<cogserve::emulator::Work> work;
@@ -158,27 +191,39 @@ inline cudaError_t cudaFuncGetAttributes(cudaFuncAttributes*, const void*) {
 }
 inline cudaError_t cudaMalloc(void** memory, size_t bytes) {
   if (!cogserve::emulator::may_allocate()) return cudaErrorStreamCaptureUnsupported;
-  if (bytes > size_t{4} << 30) return cudaErrorMemoryAllocation;
-  return posix_memalign(memory, 256, std::max<size_t>(bytes, 1)) == 0 ? cudaSuccess
-                                                                      : cudaErrorMemoryAllocation;
+  *memory = cogserve::emulator::allocate_device(bytes);
+  return *memory != nullptr ? cudaSuccess : cudaErrorMemoryAllocation;
 }
 inline cudaError_t cudaMemGetInfo(size_t* free, size_t* total) {
   return *free = *total = size_t{4} << 30, cudaSuccess;
 }
-inline cudaError_t cudaMallocHost(void** memory, size_t bytes) { return cudaMalloc(memory, bytes); }
+inline cudaError_t cudaMallocHost(void** memory, size_t bytes) {
+  if (!cogserve::emulator::may_allocate()) return cudaErrorStreamCaptureUnsupported;
+  return posix_memalign(memory, 256, std::max<size_t>(bytes, 1)) == 0 ? cudaSuccess
+                                                                      : cudaErrorMemoryAllocation;
+}
 inline cudaError_t cudaFree(void* memory) {
+  if (!cogserve::emulator::wait_for_all_streams()) return cudaErrorStreamCaptureUnsupported;
+  return cogserve::emulator::free_device(memory), cudaSuccess;
+}
+inline cudaError_t cudaFreeHost(void* memory) {
   if (!cogserve::emulator::wait_for_all_streams()) return cudaErrorStreamCaptureUnsupported;
   return std::free(memory), cudaSuccess;
 }
-inline cudaError_t cudaFreeHost(void* memory) { return cudaFree(memory); }
 inline cudaError_t cudaMemsetAsync(void* memory, int value, size_t bytes, cudaStream_t stream) {
-  stream->give([=] { std::memset(memory, value, bytes); });
+  stream->give([=] {
+    cogserve::emulator::written_by_transfer(memory, bytes);
+    std::memset(memory, value, bytes);
+  });
   return cudaSuccess;
 }
 inline cudaError_t cudaMemcpyAsync(void* to, const void* from, size_t bytes, cudaMemcpyKind kind,
                                    cudaStream_t stream) {
   cogserve::emulator::counts().uploads += kind == cudaMemcpyHostToDevice;
-  stream->give([=] { std::memcpy(to, from, bytes); });
+  stream->give([=] {
+    cogserve::emulator::written_by_transfer(to, bytes);
+    std::memcpy(to, from, bytes);
+  });
   return cudaSuccess;
 }
 inline cudaError_t cudaMemcpy2DAsync(void* to, size_t to_pitch, const void* from, size_t from_pitch,
@@ -187,6 +232,7 @@ inline cudaError_t cudaMemcpy2DAsync(void* to, size_t to_pitch, const void* from
   cogserve::emulator::counts().uploads += kind == cudaMemcpyHostToDevice;
   stream->give([=] {
     for (size_t row = 0; row < height; ++row) {
+      cogserve::emulator::written_by_transfer(static_cast<char*>(to) + row * to_pitch, width);
       std::memcpy(static_cast<char*>(to) + row * to_pitch,
                   static_cast<const char*>(from) + row * from_pitch, width);
     }
@@ -208,12 +254,26 @@ inline cudaError_t cudaStreamSynchronize(cudaStream_t stream) {
 inline cudaError_t cudaEventCreateWithFlags(cudaEvent_t* event, unsigned) {
   return *event = new CUevent_st, cudaSuccess;
 }
+// Events with a clock. Of all that runs here only matrix products take time: see cublaslt.hpp.
+inline cudaError_t cudaEventCreate(cudaEvent_t* event) {
+  *event = new CUevent_st;
+  (*event)->has_clock = true;
+  return cudaSuccess;
+}
+cudaError_t cudaEventElapsedTime(float* ms, cudaEvent_t begin, cudaEvent_t end);
 inline cudaError_t cudaEventDestroy(cudaEvent_t event) { return delete event, cudaSuccess; }
 inline cudaError_t cudaEventRecord(cudaEvent_t event, cudaStream_t stream) {
-  return *event = {stream, stream->mark()}, cudaSuccess;
+  event->stream = stream;
+  event->mark = stream->mark();
+  event->is_captured = stream->capturing();
+  return cudaSuccess;
 }
 inline cudaError_t cudaEventSynchronize(cudaEvent_t event) {
   ++cogserve::emulator::counts().waits;
+  if (event->is_captured) {
+    event->stream->break_capture();
+    return cudaErrorStreamCaptureUnsupported;
+  }
   if (event->stream != nullptr) event->stream->run_until(event->mark);
   return cudaSuccess;
 }

@@ -12,11 +12,15 @@ struct LaunchShape {
 };
 
 template <typename... Parameters, typename... Arguments>
-void launch(const char*, const LaunchShape& shape, cudaStream_t stream,
+void launch(const char* name, const LaunchShape& shape, cudaStream_t stream,
             void (*kernel)(Parameters...), const Arguments&... arguments) {
   ++emulator::counts().launches;
   stream->give([=] {
-    emulator::run_grid(shape.grid, shape.block, shape.shared_bytes, [&] { kernel(arguments...); });
+    const auto body = [&]() __attribute__((no_sanitize("thread"))) {
+      const emulator::InKernel scope;
+      kernel(arguments...);  // copies of the host's arguments
+    };
+    emulator::run_grid(shape.grid, shape.block, shape.shared_bytes, body, name);
   });
 }
 

@@ -8,18 +8,20 @@
 
 namespace cogserve::cuda::ptx {
 
-inline float fragment_value(__nv_bfloat16 value) { return __bfloat162float(value); }
-inline float fragment_value(__half value) { return __half2float(value); }
+COGSERVE_EMULATED inline float fragment_value(__nv_bfloat16 value) {
+  return __bfloat162float(value);
+}
+COGSERVE_EMULATED inline float fragment_value(__half value) { return __half2float(value); }
 
 template <typename T>
-float fragment_half(uint32_t word, int half) {
+COGSERVE_EMULATED float fragment_half(uint32_t word, int half) {
   const auto bits = static_cast<uint16_t>(word >> (16 * half));
   return fragment_value(T{bits});
 }
 
 template <typename T>
-void mma_m16n8k16(float (&d)[4], const uint32_t (&a)[4], const uint32_t (&b)[2],
-                  int line = __builtin_LINE()) {
+COGSERVE_EMULATED void mma_m16n8k16(float (&d)[4], const uint32_t (&a)[4], const uint32_t (&b)[2],
+                                    int line = __builtin_LINE()) {
   struct Fragments {
     uint32_t a[4];
     uint32_t b[2];
@@ -42,8 +44,10 @@ void mma_m16n8k16(float (&d)[4], const uint32_t (&a)[4], const uint32_t (&b)[2],
 }
 
 template <bool kTransposed>
-void load_matrices(uint32_t (&r)[4], const void* row, int line) {
+COGSERVE_EMULATED void load_matrices(uint32_t (&r)[4], const void* row, int line) {
   emulator::check_shared(row, 16, 16);
+  static const char kPlace = 0;
+  emulator::note_access(row, 16, emulator::Access::kRead, &kPlace);
   const auto rows = emulator::exchange(static_cast<const uint16_t*>(row), "a matrix load", line);
   const int lane = emulator::lane();
   for (int i = 0; i < 4; ++i) {
@@ -65,8 +69,10 @@ inline void ldmatrix_x4_transposed(uint32_t (&r)[4], const void* row, int line =
   load_matrices<true>(r, row, line);
 }
 
-inline void store_16(void* global, uint4 words) {
+COGSERVE_EMULATED inline void store_16(void* global, uint4 words) {
   if (reinterpret_cast<uintptr_t>(global) % 16 != 0) emulator::fail("a misaligned address");
+  static const char kPlace = 0;
+  emulator::note_access(global, 16, emulator::Access::kWrite, &kPlace);
   std::memcpy(global, &words, 16);
 }
 

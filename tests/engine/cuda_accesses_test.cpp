@@ -1,0 +1,151 @@
+// That the emulator finds planted faults of memory, whatever the order in which threads are taken,
+// and none where there are none.
+#include <cuda_runtime.h>
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <csignal>
+#include <string>
+#include <vector>
+
+#include "engine/backend/cuda/launch.cuh"
+#include "tests/engine/cuda_emulator/planted_accesses.hpp"
+
+namespace cogserve {
+namespace {
+
+namespace planted = emulator::planted;
+using emulator::Order;
+using ::testing::HasSubstr;
+
+constexpr size_t kNumbers = 4 * planted::kThreads;  // more than any of the kernels uses
+
+class EmulatedAccesses : public ::testing::TestWithParam<Order> {
+ protected:
+  EmulatedAccesses() {
+    emulator::set_order(GetParam());
+    cudaStreamCreateWithFlags(&stream_, cudaStreamNonBlocking);
+    memory_ = allocate(kNumbers);
+  }
+  ~EmulatedAccesses() override {
+    cudaFree(memory_);
+    cudaStreamDestroy(stream_);
+  }
+
+  static int* allocate(size_t numbers) {
+    void* memory = nullptr;
+    EXPECT_EQ(cudaMalloc(&memory, numbers * sizeof(int)), cudaSuccess);
+    return static_cast<int*>(memory);
+  }
+
+  void zero(size_t numbers) { cudaMemsetAsync(memory_, 0, numbers * sizeof(int), stream_); }
+
+  // What the emulator says about `kernel`, "" if nothing.
+  std::string complaint(void (*kernel)(int*), int* memory, unsigned blocks = 1) {
+    constexpr size_t kSharedBytes = 1024;
+    cuda::launch("planted", {dim3(blocks), dim3(planted::kThreads), kSharedBytes}, stream_, kernel,
+                 memory);
+    try {
+      cudaStreamSynchronize(stream_);
+    } catch (const emulator::Error& error) {
+      return error.what();
+    }
+    return "";
+  }
+  std::string complaint(void (*kernel)(int*), unsigned blocks = 1) {
+    return complaint(kernel, memory_, blocks);
+  }
+
+  cudaStream_t stream_ = nullptr;
+  int* memory_ = nullptr;
+};
+
+std::string name_of(const ::testing::TestParamInfo<Order>& order) {
+  constexpr const char* kNames[] = {"ascending", "descending", "shuffled"};
+  return kNames[static_cast<int>(order.param)];
+}
+INSTANTIATE_TEST_SUITE_P(Orders, EmulatedAccesses,
+                         ::testing::Values(Order::kAscending, Order::kDescending, Order::kShuffled),
+                         name_of);
+
+TEST_P(EmulatedAccesses, that_barriers_order_are_no_race) {
+  EXPECT_EQ(complaint(planted::exchange_by_barriers), "");
+}
+
+TEST_P(EmulatedAccesses, of_two_warps_race_without_a_barrier) {
+  // Or, by the order, what is read is not there yet.
+  EXPECT_THAT(complaint(planted::read_before_a_barrier), HasSubstr("shared memory"));
+  EXPECT_THAT(complaint(planted::overwrite_before_a_barrier),
+              HasSubstr("race with another warp's"));
+  EXPECT_THAT(complaint(planted::write_one_word_from_two_warps),
+              HasSubstr("race with another warp's write"));
+}
+
+TEST_P(EmulatedAccesses, of_two_lanes_race_without_a_barrier_and_a_shuffle_is_none) {
+  EXPECT_THAT(complaint(planted::overwrite_after_a_shuffle), HasSubstr("of the same warp"));
+  EXPECT_THAT(complaint(planted::write_one_word_from_two_lanes),
+              HasSubstr("race with a write of the same warp"));
+}
+
+TEST_P(EmulatedAccesses, of_one_of_many_readers_race_too) {
+  EXPECT_THAT(complaint(planted::overwrite_what_all_read), HasSubstr("race"));
+}
+
+TEST_P(EmulatedAccesses, of_two_blocks_race_within_a_launch_and_not_between_launches) {
+  EXPECT_THAT(complaint(planted::write_memory, 2), HasSubstr("race with another block's write"));
+  EXPECT_EQ(complaint(planted::write_memory), "");
+  EXPECT_EQ(complaint(planted::read_memory, 2), "");
+  EXPECT_EQ(complaint(planted::write_memory), "");
+  EXPECT_THAT(complaint(planted::read_in_one_block_what_another_writes, 2),
+              HasSubstr("race with another block's read"));
+}
+
+TEST_P(EmulatedAccesses, that_are_atomic_race_with_those_that_are_not) {
+  zero(1);
+  EXPECT_EQ(complaint(planted::add_atomically, 3), "");
+  EXPECT_EQ(complaint(planted::add_atomically_and_read_after_a_barrier), "");
+  EXPECT_THAT(complaint(planted::add_atomically_and_read), HasSubstr("race"));
+}
+
+TEST_P(EmulatedAccesses, of_single_bytes_are_told_apart) {
+  EXPECT_EQ(complaint(planted::write_bytes), "");
+  EXPECT_THAT(complaint(planted::write_a_word_and_a_byte_of_it), HasSubstr("race"));
+}
+
+TEST_P(EmulatedAccesses, beyond_what_was_allocated_are_found) {
+  int* const small = allocate(planted::kThreads - 1);
+  EXPECT_THAT(complaint(planted::write_memory, small), HasSubstr("beyond what was allocated"));
+  cudaFree(small);
+  int* const freed = allocate(planted::kThreads);
+  cudaFree(freed);
+  EXPECT_THAT(complaint(planted::write_memory, freed), HasSubstr("beyond what was allocated"));
+  std::vector<int> host(planted::kThreads);
+  EXPECT_THAT(complaint(planted::write_memory, host.data()), HasSubstr("not the device's"));
+  EXPECT_THAT(complaint(planted::write_beyond_shared_memory), HasSubstr("not the device's"));
+}
+
+TEST_P(EmulatedAccesses, of_what_nobody_has_written_are_found) {
+  EXPECT_THAT(complaint(planted::read_memory), HasSubstr("device memory that nobody has"));
+  zero(planted::kThreads - 1);
+  EXPECT_THAT(complaint(planted::read_memory), HasSubstr("device memory that nobody has"));
+  zero(planted::kThreads);
+  EXPECT_EQ(complaint(planted::read_memory), "") << "and fills shared memory";
+  EXPECT_THAT(complaint(planted::read_shared_memory), HasSubstr("shared memory that the block"))
+      << "of another block";
+}
+
+TEST_P(EmulatedAccesses, of_asynchronous_copies_are_made_by_the_threads_that_start_them) {
+  zero(kNumbers);
+  EXPECT_NE(complaint(planted::copy_and_wait_without_a_barrier), "");
+  EXPECT_THAT(complaint(planted::copy_over_what_is_read), HasSubstr("race"));
+}
+
+TEST_P(EmulatedAccesses, of_the_host_to_device_memory_end_it) {
+  zero(1);
+  cudaStreamSynchronize(stream_);
+  EXPECT_EXIT(*memory_ = 1, ::testing::KilledBySignal(SIGSEGV), "");
+  EXPECT_EXIT(std::exit(*memory_), ::testing::KilledBySignal(SIGSEGV), "");
+}
+
+}  // namespace
+}  // namespace cogserve
