@@ -2,6 +2,7 @@
 
 #include "engine/backend/cuda/dispatch.hpp"
 #include "engine/backend/cuda/launch.cuh"
+#include "engine/backend/cuda/ptx.cuh"
 #include "engine/backend/cuda/quantized.hpp"
 #include "engine/backend/cuda/quantized_decode.cuh"
 
@@ -139,11 +140,11 @@ __global__ __launch_bounds__(kThreads) void dequantize_kernel(
 #pragma unroll
       for (int i = 0; i < 2; ++i) {
         if (row + 8 * i >= y.rows) continue;
-        *reinterpret_cast<uint4*>(to + 8 * i * w.layout.in + k) = {
-            scaled<T, kFormat>(pairs[0][i], group.scale[i]),
-            scaled<T, kFormat>(pairs[0][i + 2], group.scale[i]),
-            scaled<T, kFormat>(pairs[1][i], group.scale[i]),
-            scaled<T, kFormat>(pairs[1][i + 2], group.scale[i])};
+        ptx::store_16(to + 8 * i * w.layout.in + k,
+                      {scaled<T, kFormat>(pairs[0][i], group.scale[i]),
+                       scaled<T, kFormat>(pairs[0][i + 2], group.scale[i]),
+                       scaled<T, kFormat>(pairs[1][i], group.scale[i]),
+                       scaled<T, kFormat>(pairs[1][i + 2], group.scale[i])});
       }
     }
   } else {
