@@ -16,8 +16,7 @@ float code_value(const HostWeight& weight, int64_t row, int64_t col, int64_t gro
   if (weight.format == WeightFormat::kInt8) {
     return static_cast<int8_t>(weight.codes[row * weight.in_features + col]);
   }
-  const auto pair = std::to_integer<unsigned>(weight.codes[(row * weight.in_features + col) / 2]);
-  const unsigned code = col % 2 == 0 ? pair & 15u : pair >> 4;
+  const unsigned code = nibble_code(weight, row * weight.in_features + col);
   if (weight.format == WeightFormat::kCodebook4) return weight.codebook[code];
   const int zero = weight.has_zeros ? weight.zeros[group] : 8;
   return static_cast<float>(static_cast<int>(code) - zero);

@@ -61,6 +61,12 @@ struct HostWeight {
 // [out, in...] as it is.
 HostWeight dense_weight(HostTensor tensor);
 
+// The code of element `index`, row by row, of a 4-bit format.
+inline unsigned nibble_code(const HostWeight& weight, int64_t index) {
+  const auto pair = std::to_integer<unsigned>(weight.codes[index / 2]);
+  return index % 2 == 0 ? pair & 15u : pair >> 4;
+}
+
 // W[row, col] by the definition above: the reference for every kernel.
 float weight_value(const HostWeight& weight, int64_t row, int64_t col);
 

@@ -41,8 +41,7 @@ void pack_panel(const HostWeight& source, const Layout& layout, size_t panel, st
       scales[group * kPanelWidth + column] = source.scales[row * layout.groups + group];
     }
     for (size_t k = 0; k < layout.in; ++k) {
-      const auto pair = std::to_integer<unsigned>(source.codes[(row * layout.in + k) / 2]);
-      const unsigned code = k % 2 == 0 ? pair & 15u : pair >> 4;
+      const unsigned code = nibble_code(source, static_cast<int64_t>(row * layout.in + k));
       codes[k * kCodeBytes + column % kCodeBytes] |=
           static_cast<std::byte>(code << (column < kCodeBytes ? 0 : 4));
     }

@@ -160,11 +160,6 @@ QuantizedLayout layout_of(const Weight& weight) {
                          weight.has_zeros);
 }
 
-unsigned nibble(const HostWeight& source, size_t index) {
-  const auto pair = std::to_integer<unsigned>(source.codes[index / 2]);
-  return index % 2 == 0 ? pair & 15u : pair >> 4;
-}
-
 // One block of one output (column `column` of its panel).
 void pack_codes(const HostWeight& source, size_t first, size_t count, size_t column,
                 std::byte* codes) {
@@ -173,7 +168,8 @@ void pack_codes(const HostWeight& source, size_t first, size_t count, size_t col
     const size_t word = i / (int4 ? 8 : 4);
     std::byte& to = codes[(word * kPanelWidth + column) * 4 + i % 4];
     if (int4) {
-      to |= static_cast<std::byte>(nibble(source, first + i) << (i % 8 < 4 ? 0 : 4));
+      to |= static_cast<std::byte>(nibble_code(source, static_cast<int64_t>(first + i))
+                                   << (i % 8 < 4 ? 0 : 4));
     } else {
       to = source.codes[first + i];
     }
