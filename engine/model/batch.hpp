@@ -39,7 +39,7 @@ struct Batch {
   // the step before and not known yet.
   std::vector<int32_t> token_ids;
   std::vector<int32_t> positions;     // [rows]
-  std::vector<int64_t> slots;         // [rows]
+  std::vector<int64_t> slots;         // [rows], kNoSlot where keys and values are kept nowhere
   std::vector<AttentionRun> runs;     // cover every row once
   std::vector<int32_t> block_tables;  // of all sequences, one after the other
   std::vector<ImageRows> image_rows;

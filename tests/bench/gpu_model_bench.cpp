@@ -113,13 +113,14 @@ class ModelBench {
 
   // Steps in which all sequences decode: the last one's, since it is the last to be prefilled. The
   // others go on until it has ended. Its first tokens do not count: in the first steps of a batch
-  // the backend chooses kernels and records what it does. Nothing where the cache has no room for
-  // all of them.
+  // the backend chooses kernels and records what it does. Where the cache has no room for all of
+  // them, the others' tokens included, that is the result.
   void decode(int sequences) {
-    const int64_t needed = load_.context + kFirstTokens + load_.decoded_tokens;
-    if (sequences * needed > engine_.info().kv_tokens()) {
-      std::printf("decode_%d: no room for %lld tokens\n", sequences,
-                  static_cast<long long>(sequences * needed));
+    const double needed = 2.0 * sequences * load_.context;
+    const auto room = static_cast<double>(engine_.info().kv_tokens());
+    if (needed > room) {
+      results_.add("decode_" + std::to_string(sequences),
+                   {{"needed_tokens", needed}, {"room_tokens", room}});
       return;
     }
     double best = 1e9;

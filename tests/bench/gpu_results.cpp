@@ -1,6 +1,7 @@
 #include "tests/bench/gpu_results.hpp"
 
 #include <cstdio>
+#include <filesystem>
 #include <fstream>
 #include <nlohmann/json.hpp>
 #include <stdexcept>
@@ -21,9 +22,12 @@ void GpuResults::write() const {
   for (const auto& [name, figures] : results_) {
     for (const auto& [figure, value] : figures) all[name][figure] = value;
   }
-  std::ofstream out(path_);
+  const std::string beside = path_ + ".new";
+  std::ofstream out(beside);
   out << all.dump(1) << "\n";
-  if (!out.flush()) throw std::runtime_error(path_ + ": cannot be written");
+  out.close();
+  if (!out) throw std::runtime_error(beside + ": cannot be written");
+  std::filesystem::rename(beside, path_);
 }
 
 }  // namespace cogserve::bench

@@ -15,8 +15,8 @@ class GpuResults {
  public:
   using Figures = std::vector<std::pair<std::string, double>>;
 
-  // The file, which an empty path has none of, is written anew with each measurement: a benchmark
-  // that is cut off leaves what it had.
+  // The file is replaced with each measurement: a benchmark that is cut off leaves what it had. An
+  // empty path means no file.
   explicit GpuResults(std::string path) : path_(std::move(path)) {}
 
   // Printed at once. Throws std::runtime_error if the file cannot be written.

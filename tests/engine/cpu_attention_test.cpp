@@ -5,6 +5,7 @@
 #include <cmath>
 #include <numeric>
 
+#include "engine/base/check.hpp"
 #include "tests/engine/cpu_test_tools.hpp"
 
 namespace cogserve {
@@ -254,6 +255,11 @@ TEST(CpuRope, rotates_halves_and_files_keys_and_values_under_their_slots) {
         slots.push_back((r * 5 + 1) % (kBlocks * block_size));
       }
       slots[2] = kNoSlot;
+      std::vector<int64_t> outside = slots;
+      outside[0] = kNoSlot - 1;
+      EXPECT_THROW(backend.rope_and_store_kv(qkv.tensor(), kHeads, positions, outside,
+                                             {cos.tensor(), sin.tensor()}, kv),
+                   InvariantError);
       backend.rope_and_store_kv(qkv.tensor(), kHeads, positions, slots,
                                 {cos.tensor(), sin.tensor()}, kv);
       const auto rotated = [&](int r, int head, int j) {

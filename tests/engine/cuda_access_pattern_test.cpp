@@ -51,6 +51,8 @@ class CudaAccessPattern : public testing::CudaTest {
     const auto all = patterns(title, work);
     EXPECT_FALSE(all.empty()) << title;
     for (const auto& [kernel, pattern] : all) {
+      EXPECT_GT(pattern.loads.needed, 0) << title << ": " << kernel;
+      EXPECT_GT(pattern.stores.needed, 0) << title << ": " << kernel;
       EXPECT_LE(pattern.loads.factor(), most.loads) << title << ": " << kernel;
       EXPECT_LE(pattern.stores.factor(), most.stores) << title << ": " << kernel;
       EXPECT_LE(pattern.shared.factor(), most.shared) << title << ": " << kernel;
@@ -69,7 +71,7 @@ TEST_P(CudaAccessPattern, of_products_of_few_rows) {
       dense_weight(testing::StoredTensor(random(kOut, kIn), dtype()).host()));
   for (const int64_t rows : {1, 8}) {
     const DeviceMatrix x = put(random(rows, kIn)), y = put(Matrix(rows, kOut));
-    expect_within({1.0, 4.0, 1.0}, "bf16, " + std::to_string(rows) + " rows",
+    expect_within({1.0, rows == 1 ? 1.0 : 4.0, 1.0}, "bf16, " + std::to_string(rows) + " rows",
                   [&] { backend().linear(x.tensor(), dense, nullptr, y.tensor()); });
   }
   for (const WeightFormat format :
@@ -82,7 +84,7 @@ TEST_P(CudaAccessPattern, of_products_of_few_rows) {
     const Weight weight = *backend().load_weight(host.host());
     for (const int64_t rows : {1, 8, 16, 64, 65}) {  // the last by unpacking
       const DeviceMatrix x = put(random(rows, kIn)), y = put(Matrix(rows, kOut));
-      expect_within({1.0, 2.0, 1.0},
+      expect_within({1.0, rows == 1 || rows > 64 ? 1.0 : 2.0, 1.0},
                     std::string(format_name(format)) + ", " + std::to_string(rows) + " rows",
                     [&] { backend().linear(x.tensor(), weight, nullptr, y.tensor()); });
     }

@@ -5,10 +5,13 @@
 #include <gtest/gtest.h>
 
 #include <csignal>
+#include <cstdlib>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "engine/backend/cuda/launch.cuh"
+#include "tests/engine/cuda_emulator/access_pattern.hpp"
 #include "tests/engine/cuda_emulator/planted_accesses.hpp"
 
 namespace cogserve {
@@ -70,6 +73,8 @@ INSTANTIATE_TEST_SUITE_P(Orders, EmulatedAccesses,
 
 TEST_P(EmulatedAccesses, that_barriers_order_are_no_race) {
   EXPECT_EQ(complaint(planted::exchange_by_barriers), "");
+  zero(kNumbers);
+  EXPECT_EQ(complaint(planted::copy_by_barriers), "");
 }
 
 TEST_P(EmulatedAccesses, of_two_warps_race_without_a_barrier) {
@@ -88,7 +93,9 @@ TEST_P(EmulatedAccesses, of_two_lanes_race_without_a_barrier_and_a_shuffle_is_no
 }
 
 TEST_P(EmulatedAccesses, of_one_of_many_readers_race_too) {
-  EXPECT_THAT(complaint(planted::overwrite_what_all_read), HasSubstr("race"));
+  EXPECT_THAT(complaint(planted::overwrite_what_all_read),
+              HasSubstr("race with another warp's access"));
+  EXPECT_THAT(complaint(planted::overwrite_what_the_warp_reads), HasSubstr("of the same warp"));
 }
 
 TEST_P(EmulatedAccesses, of_two_blocks_race_within_a_launch_and_not_between_launches) {
@@ -96,20 +103,29 @@ TEST_P(EmulatedAccesses, of_two_blocks_race_within_a_launch_and_not_between_laun
   EXPECT_EQ(complaint(planted::write_memory), "");
   EXPECT_EQ(complaint(planted::read_memory, 2), "");
   EXPECT_EQ(complaint(planted::write_memory), "");
-  EXPECT_THAT(complaint(planted::read_in_one_block_what_another_writes, 2),
-              HasSubstr("race with another block's read"));
+  for (const auto kernel : {planted::read_in_one_block_what_another_writes,
+                            planted::read_in_all_blocks_what_the_last_writes}) {
+    EXPECT_THAT(complaint(kernel, 2), HasSubstr("race with another block's access"));
+  }
 }
 
 TEST_P(EmulatedAccesses, that_are_atomic_race_with_those_that_are_not) {
   zero(1);
   EXPECT_EQ(complaint(planted::add_atomically, 3), "");
   EXPECT_EQ(complaint(planted::add_atomically_and_read_after_a_barrier), "");
-  EXPECT_THAT(complaint(planted::add_atomically_and_read), HasSubstr("race"));
+  EXPECT_EQ(complaint(planted::add_atomically_and_read_in_the_last_block), "");
+  EXPECT_THAT(complaint(planted::add_atomically_and_read_in_the_last_block, 2),
+              HasSubstr("race with another block's access"));
+  EXPECT_THAT(complaint(planted::add_atomically_and_read), HasSubstr("race with"));
+  EXPECT_THAT(complaint(planted::set_and_add_atomically), HasSubstr("race with another warp's"));
+  EXPECT_THAT(complaint(planted::add_atomically_and_read_after_a_warps_barrier),
+              HasSubstr("race with another warp's access"));
 }
 
 TEST_P(EmulatedAccesses, of_single_bytes_are_told_apart) {
   EXPECT_EQ(complaint(planted::write_bytes), "");
-  EXPECT_THAT(complaint(planted::write_a_word_and_a_byte_of_it), HasSubstr("race"));
+  EXPECT_THAT(complaint(planted::write_a_word_and_a_byte_of_it),
+              HasSubstr("race with another warp's write"));
 }
 
 TEST_P(EmulatedAccesses, beyond_what_was_allocated_are_found) {
@@ -122,6 +138,11 @@ TEST_P(EmulatedAccesses, beyond_what_was_allocated_are_found) {
   std::vector<int> host(planted::kThreads);
   EXPECT_THAT(complaint(planted::write_memory, host.data()), HasSubstr("not the device's"));
   EXPECT_THAT(complaint(planted::write_beyond_shared_memory), HasSubstr("not the device's"));
+  EXPECT_THAT(complaint(planted::read_a_global_of_the_host), HasSubstr("not the device's"));
+}
+
+TEST_P(EmulatedAccesses, that_are_not_aligned_to_their_size_are_found) {
+  EXPECT_THAT(complaint(planted::write_between_words), HasSubstr("misaligned"));
 }
 
 TEST_P(EmulatedAccesses, of_what_nobody_has_written_are_found) {
@@ -137,7 +158,40 @@ TEST_P(EmulatedAccesses, of_what_nobody_has_written_are_found) {
 TEST_P(EmulatedAccesses, of_asynchronous_copies_are_made_by_the_threads_that_start_them) {
   zero(kNumbers);
   EXPECT_NE(complaint(planted::copy_and_wait_without_a_barrier), "");
-  EXPECT_THAT(complaint(planted::copy_over_what_is_read), HasSubstr("race"));
+  EXPECT_THAT(complaint(planted::copy_over_what_is_read), HasSubstr("race with"));
+  EXPECT_THAT(complaint(planted::copy_what_changes), HasSubstr("race with"));
+  EXPECT_THAT(complaint(planted::copy_and_read_without_a_wait), HasSubstr("still to write"));
+}
+
+TEST_P(EmulatedAccesses, by_transfers_are_of_memory_that_is_there_and_bring_along_what_is_not) {
+  int* const other = allocate(planted::kThreads);
+  const auto copy = [&](int* to, const int* from, size_t numbers) -> std::string {
+    cudaMemcpyAsync(to, from, numbers * sizeof(int), cudaMemcpyDeviceToDevice, stream_);
+    try {
+      cudaStreamSynchronize(stream_);
+    } catch (const emulator::Error& error) {
+      return error.what();
+    }
+    return "";
+  };
+  zero(planted::kThreads);
+  EXPECT_EQ(copy(other, memory_, planted::kThreads - 1), "");
+  EXPECT_EQ(copy(other + planted::kThreads - 1, memory_ + planted::kThreads, 1), "");
+  EXPECT_THAT(complaint(planted::read_memory, other), HasSubstr("device memory that nobody has"));
+  EXPECT_EQ(copy(other, memory_, planted::kThreads), "");
+  EXPECT_EQ(complaint(planted::read_memory, other), "");
+  EXPECT_THAT(copy(memory_, other, planted::kThreads + 1), HasSubstr("not allocated"));
+  cudaFree(other);
+  EXPECT_THAT(copy(memory_, other, 1), HasSubstr("not allocated"));
+}
+
+TEST_P(EmulatedAccesses, that_fail_leave_no_later_work_behind) {
+  zero(kNumbers);
+  cuda::launch("bad", {dim3(2), dim3(planted::kThreads), 1024}, stream_, planted::write_memory,
+               memory_);
+  const std::string what = complaint(planted::write_memory);
+  EXPECT_THAT(what, HasSubstr("bad: thread"));
+  EXPECT_EQ(complaint(planted::write_memory), "");
 }
 
 TEST_P(EmulatedAccesses, of_the_host_to_device_memory_end_it) {
@@ -145,6 +199,27 @@ TEST_P(EmulatedAccesses, of_the_host_to_device_memory_end_it) {
   cudaStreamSynchronize(stream_);
   EXPECT_EXIT(*memory_ = 1, ::testing::KilledBySignal(SIGSEGV), "");
   EXPECT_EXIT(std::exit(*memory_), ::testing::KilledBySignal(SIGSEGV), "");
+}
+
+TEST_P(EmulatedAccesses, are_counted_in_sectors_and_wavefronts) {
+  using emulator::AccessCount;
+  zero(kNumbers);
+  cudaStreamSynchronize(stream_);
+  const auto pattern_of = [&](void (*kernel)(int*)) {
+    emulator::start_patterns();
+    EXPECT_EQ(complaint(kernel), "");
+    return emulator::take_patterns()["planted"];
+  };
+  const auto count = [](const AccessCount& of) { return std::pair(of.needed, of.taken); };
+  EXPECT_EQ(count(pattern_of(planted::load_side_by_side).loads), std::pair(8ul, 8ul));
+  EXPECT_EQ(count(pattern_of(planted::load_every_other).loads), std::pair(8ul, 16ul));
+  EXPECT_EQ(count(pattern_of(planted::load_one_for_all).loads), std::pair(2ul, 2ul));
+  EXPECT_EQ(count(pattern_of(planted::store_every_eighth).stores), std::pair(4ul, 32ul));
+  EXPECT_EQ(count(pattern_of(planted::use_one_bank).shared), std::pair(1ul, 8ul));
+  const emulator::AccessPattern copies = pattern_of(planted::copy_sixteen_bytes_each);
+  EXPECT_EQ(count(copies.loads), std::pair(32ul, 32ul));
+  EXPECT_EQ(count(copies.shared), std::pair(8ul, 8ul));
+  EXPECT_EQ(count(copies.stores), std::pair(0ul, 0ul));
 }
 
 }  // namespace

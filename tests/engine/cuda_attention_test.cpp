@@ -2,9 +2,12 @@
 // and bit for bit against themselves however rows are cut and whoever is beside them.
 #include <array>
 #include <cmath>
+#include <cstring>
 #include <numeric>
 #include <span>
 
+#include "engine/backend/cuda/attention_arrays.hpp"
+#include "engine/base/check.hpp"
 #include "tests/engine/cuda_test_tools.hpp"
 
 namespace cogserve {
@@ -90,6 +93,38 @@ class PagedSequence {
         host_q_.tensor().row<float>(row) + head * shape_.head_dim, shape_.head_dim, scale(),
         row + 1, [&](int i) { return host_keys_.tensor().row<float>(row_of(kv_head, i)); },
         [&](int i) { return host_values_.tensor().row<float>(row_of(kv_head, i)); });
+  }
+
+  // The last row as a recorded step computes it: `grid` blocks share its splits.
+  Matrix run_last(int grid) const {
+    const int row = shape_.length - 1;
+    const AttentionRun only{0, 1, row, 0};
+    constexpr size_t kScratchBytes = 1 << 20;
+    cuda::AttentionArrays arrays;
+    cuda::Parcel parcel;
+    arrays.pack({&only, 1}, table_, {shape_.heads, shape_.kv_heads, shape_.head_dim}, true,
+                kScratchBytes, &parcel);
+    const std::span<const std::byte> bytes = parcel.bytes();
+    std::vector<int32_t> words((bytes.size() + 3) / 4);
+    std::memcpy(words.data(), bytes.data(), bytes.size());
+    const Buffer sent = *backend_->allocate(words.size() * 4);
+    const Buffer scratch = *backend_->allocate(kScratchBytes);
+    backend_->upload(words.data(), Tensor::matrix(sent.data(), DType::kI32, 1, words.size()));
+    const DeviceMatrix y(*backend_, filled(1, q_.tensor().cols, 0.0f), dtype_, 8);
+    backend_->synchronize();  // which works on a stream of its own
+    const KvLayer kv = layer();
+    const cuda::PagedAttention attention = {
+        q_.tensor().slice_rows(row, 1),
+        y.tensor(),
+        shape_.heads,
+        {kv.keys, kv.values, kv.dtype, kv.kv_heads, kv.block_size, kv.head_dim},
+        nullptr,
+        scale()};
+    const cuda::Stream stream;
+    arrays.attend(attention, static_cast<const std::byte*>(sent.data()), grid,
+                  static_cast<float*>(scratch.data()), stream.get());
+    stream.synchronize();
+    return y.read();
   }
 
   // Rows from `first` on, `chunk` at a time; those before are 0.
@@ -193,6 +228,20 @@ TEST_P(CudaPagedAttention, of_single_rows_equals_a_plain_softmax) {
     const PagedSequence sequence(backend(), dtype(), shape);
     const int first = std::max(0, shape.length - 3);
     expect_rows(sequence, sequence.run(1, first), first, 1);
+  }
+}
+
+TEST_P(CudaPagedAttention, of_a_row_is_the_same_however_many_blocks_share_its_splits) {
+  for (const int head_dim : {32, 64, 112, 128}) {
+    const PagedSequence sequence(backend(), dtype(), {4, 2, head_dim, 16, 700});  // 6 splits
+    const Matrix expected = sequence.run_last(6);
+    for (const int grid : {1, 2, 4, 9}) {
+      EXPECT_TRUE(testing::same_bits(sequence.run_last(grid), expected))
+          << grid << " blocks, head_dim " << head_dim;
+    }
+    const Matrix all = sequence.run(1, sequence.shape().length - 1);
+    EXPECT_TRUE(testing::same_bits(all.tensor().row<float>(sequence.shape().length - 1),
+                                   expected.tensor().row<float>(0), expected.cols()));
   }
 }
 
@@ -325,6 +374,11 @@ TEST_P(CudaRope, rotates_halves_and_files_keys_and_values_under_their_slots) {
         slots.push_back((r * 5 + 1) % (kBlocks * block_size));
       }
       slots[2] = kNoSlot;
+      std::vector<int64_t> outside = slots;
+      outside[0] = kNoSlot - 1;
+      EXPECT_THROW(backend().rope_and_store_kv(qkv.tensor(), kHeads, positions, outside,
+                                               {device_cos.tensor(), device_sin.tensor()}, kv),
+                   InvariantError);
       backend().rope_and_store_kv(qkv.tensor(), kHeads, positions, slots,
                                   {device_cos.tensor(), device_sin.tensor()}, kv);
       const auto rotated = [&](int r, int head, int j) {

@@ -3,14 +3,13 @@
 #include <cublasLt.h>
 #include <gtest/gtest.h>
 
-#include <cstring>
-#include <numeric>
 #include <vector>
 
 #include "engine/backend/cuda/device_memory.hpp"
 #include "engine/backend/cuda/error.hpp"
 #include "engine/backend/cuda/matmul.hpp"
 #include "tests/engine/cuda_emulator/cublaslt.hpp"
+#include "tests/engine/cuda_emulator/cublaslt_objects.hpp"
 
 namespace cogserve::cuda {
 namespace {
@@ -65,15 +64,7 @@ class MatmulChoice : public CublasLtTest {
     const void* bias = bias_at < 0 ? nullptr : static_cast<const uint16_t*>(w_.get()) + bias_at;
     EXPECT_TRUE(matmul_.run(x(rows), w(), bias, y(rows), stream_));
     stream_.synchronize();
-    LibraryCounts cost = library_counts();
-    cost.heuristics -= before.heuristics;
-    cost.products -= before.products;
-    cost.captured -= before.captured;
-    cost.refused -= before.refused;
-    for (size_t i = 0; i < cost.products_by.size(); ++i) {
-      cost.products_by[i] -= before.products_by[i];
-    }
-    return cost;
+    return library_counts().since(before);
   }
 
   // Of products that are not timed any more.
@@ -131,6 +122,22 @@ TEST_F(MatmulChoice, is_nothing_where_the_library_refuses_all_that_it_offers) {
   const LibraryCounts before = library_counts();
   EXPECT_FALSE(matmul_.run(x(16), w(), nullptr, y(16), stream_));
   EXPECT_EQ(library_counts().refused, before.refused) << "it is not tried again";
+}
+
+TEST_F(MatmulChoice, is_another_once_the_library_refuses_it) {
+  library_behaviour().set_ms(LibraryKernel::kSplit, 0.5f);
+  library_behaviour().set_ms(LibraryKernel::kPairs, 0.75f);
+  run(16);
+  expect_kernel(LibraryKernel::kSplit, 16);
+  library_behaviour().refuse(LibraryKernel::kSplit);
+  EXPECT_GT(run(16).by(LibraryKernel::kPairs), 1) << "chosen by running it";
+  expect_kernel(LibraryKernel::kPairs, 16);
+  expect_kernel(LibraryKernel::kPairs, 12);
+}
+
+TEST_F(MatmulChoice, that_fails_otherwise_is_an_error) {
+  const Tensor nowhere = Tensor::matrix(nullptr, DType::kBF16, 16, kIn);
+  EXPECT_THROW(matmul_.run(nowhere, w(), nullptr, y(16), stream_), CudaError);
 }
 
 TEST_F(MatmulChoice, is_left_for_rows_that_it_does_not_take) {
@@ -224,17 +231,17 @@ TEST_F(MatmulChoice, that_a_recording_broke_off_is_made_afterwards) {
 }
 
 TEST_F(CublasLtTest, the_backend_leaves_no_descriptor_and_no_handle_behind) {
-  const int before = library_counts().living;
+  const size_t before = emulator::living().size();
   {
     Matmul matmul(DType::kF16);
     const DeviceMemory memory = put(std::vector<uint16_t>(9 * 8));
     const Tensor x = Tensor::matrix(memory.get(), DType::kF16, 9, 8);
     const DeviceMemory y = allocate_device(9 * 9 * sizeof(float));
     EXPECT_TRUE(matmul.run(x, x, nullptr, Tensor::matrix(y.get(), DType::kF32, 9, 9), stream_));
-    EXPECT_EQ(library_counts().living, before + 1);
+    EXPECT_EQ(emulator::living().size(), before + 1);
     stream_.synchronize();
   }
-  EXPECT_EQ(library_counts().living, before);
+  EXPECT_EQ(emulator::living().size(), before);
 }
 
 }  // namespace

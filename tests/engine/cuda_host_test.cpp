@@ -171,10 +171,10 @@ TEST(MatmulKey, rows_of_a_class_share_a_choice) {
 }
 
 TEST(MatmulKey, alignment_is_what_all_addresses_and_distances_share) {
-  EXPECT_EQ(common_alignment(256, 512, 1024, 8192, 8192, 12288), 16);
-  EXPECT_EQ(common_alignment(256, 512, 1024, 588 * 2, 588 * 2, 1792 * 2), 8);
-  EXPECT_EQ(common_alignment(256, 512, 1024 + 4, 8192, 8192, 12288), 4);
-  EXPECT_EQ(common_alignment(256, 512, 1024, 10, 8192, 12288), 2);
+  EXPECT_EQ(common_alignment({256, 512, 1024, 0}, {8192, 8192, 12288}), 16);
+  EXPECT_EQ(common_alignment({256, 512, 1024, 0}, {588 * 2, 588 * 2, 1792 * 2}), 8);
+  EXPECT_EQ(common_alignment({256, 512, 1024 + 4, 0}, {8192, 8192, 12288}), 4);
+  EXPECT_EQ(common_alignment({256, 512, 1024, 0}, {10, 8192, 12288}), 2);
 }
 
 TEST(CudaBackend, is_not_made_for_a_device_that_the_build_has_no_code_for) {

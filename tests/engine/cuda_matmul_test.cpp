@@ -2,6 +2,7 @@
 // against loops in double precision.
 #include <cmath>
 #include <optional>
+#include <string>
 
 #include "engine/backend/cuda/matmul.hpp"
 #include "tests/engine/cuda_test_tools.hpp"
@@ -22,7 +23,11 @@ class CudaMatmul : public CudaTest {
     matmul_.emplace(dtype());
   }
 
-  // Whether the library has an algorithm for it; y is there then.
+  // Whether the library has an algorithm for it; y is there then. The emulator's has for all of
+  // these tests, a GPU's need have none for rows that are not aligned to 16 bytes.
+  bool may_have_none(int64_t alignment) {
+    return alignment % 16 != 0 && backend().description().find("emulated") == std::string::npos;
+  }
   bool run(const Tensor& x, const Tensor& w, const void* bias, const Tensor& y) {
     backend().synchronize();
     const bool done = matmul_->run(x, w, bias, y, *stream_);
@@ -62,7 +67,10 @@ class CudaMatmul : public CudaTest {
       const Matrix bias_values = bias.read();
       for (const bool biased : {false, true}) {
         const DeviceMatrix y = put_as(type, Matrix(rows, out), gap);
-        ASSERT_TRUE(run(x.tensor(), w.tensor(), biased ? bias.tensor().data : nullptr, y.tensor()));
+        if (!run(x.tensor(), w.tensor(), biased ? bias.tensor().data : nullptr, y.tensor())) {
+          ASSERT_TRUE(may_have_none((in | out | gap) * 2));
+          continue;
+        }
         expect_product(x.read(), w.read(), biased ? &bias_values : nullptr, y.read(), 0, type);
       }
     }
@@ -97,9 +105,11 @@ TEST_P(CudaMatmul, takes_every_alignment) {
     const DeviceMatrix x = put(Matrix::random(kRows, kIn + 8, 4));
     const DeviceMatrix y = put(Matrix::random(kRows, kOut + 8, 5));
     const Matrix before = y.read();
-    ASSERT_TRUE(run(x.tensor().slice_cols(first, kIn), w.tensor(),
-                    bias.tensor().slice_cols(first, kOut).data,
-                    y.tensor().slice_cols(first, kOut)));
+    if (!run(x.tensor().slice_cols(first, kIn), w.tensor(),
+             bias.tensor().slice_cols(first, kOut).data, y.tensor().slice_cols(first, kOut))) {
+      ASSERT_TRUE(may_have_none(first * 2));
+      continue;
+    }
     const Matrix all = x.read(), biases = bias.read();
     Matrix values(kRows, kIn), bias_values(1, kOut);
     for (int64_t r = 0; r < kRows; ++r) {

@@ -65,9 +65,10 @@ class PassModel {
     for (size_t s = 0; s < indices.size(); ++s) add_run(static_cast<int>(s), indices[s], 1, &batch);
     const auto table_begin = static_cast<int>(batch.block_tables.size());
     batch.block_tables.push_back(kSpareBlock);
-    const int padding = batch.rows();
+    const int first_padding = batch.rows();
     while (batch.rows() < rows) {
-      batch.slots.push_back(batch.rows() == padding ? int64_t{kSpareBlock} * kBlockSize : kNoSlot);
+      batch.slots.push_back(batch.rows() == first_padding ? int64_t{kSpareBlock} * kBlockSize
+                                                          : kNoSlot);
       batch.runs.push_back({batch.rows(), 1, 0, table_begin});
       batch.positions.push_back(0);
       batch.token_ids.push_back(0);

@@ -49,6 +49,8 @@ const Shape kSmallGroups[] = {
     {WeightFormat::kInt4, 20, 128, 32, true, true},
     {WeightFormat::kInt4, 37, 192, 16, false, true},
     {WeightFormat::kInt4, 18, 128, 12, true, false},
+    {WeightFormat::kInt4, 20, 192, 24, true, false},
+    {WeightFormat::kInt4, 20, 128, 8, false, true},
     {WeightFormat::kCodebook4, 23, 132, 32, false, false},
 };
 

@@ -143,6 +143,21 @@ TEST_P(CudaSampling, penalties_and_bans_choose_what_the_cpu_chooses) {
   expect_same(repeated(kLogits, rows.size()), rows);  // and nothing was left behind
 }
 
+// The threads that ban are not those that look at what they banned.
+TEST_P(CudaSampling, bans_alone_choose_what_the_cpu_chooses) {
+  const std::vector<int32_t> banned = {900, 40, 3, 999};
+  Matrix logits = Matrix::random(2, 1000, 5);
+  SampleRow row;
+  row.params.temperature = 0.0f;
+  row.banned_ids = banned;
+  for (const int32_t id : banned) {
+    for (int64_t r = 0; r < 2; ++r) logits.at(r, id) = 10.0f + static_cast<float>(id);
+  }
+  SampleRow draw = row;
+  draw.params.temperature = 1.0f;
+  expect_same(logits, {row, draw});
+}
+
 TEST_P(CudaSampling, log_probabilities_are_those_of_the_raw_logits) {
   std::vector<SampleRow> rows(5);
   const int wanted[] = {-1, 0, 3, 8, 20};

@@ -7,6 +7,7 @@ the best of several batches, with inputs at another place of a large pool each t
 """
 
 import json
+import os
 import sys
 
 import torch
@@ -122,9 +123,11 @@ def main():
     def measure(name, body):
         results[name] = {"us": seconds_of_a_call(body) * 1e6}
         print(f"{name:<36}{results[name]['us']:10.1f} us", flush=True)
-        # Anew with each measurement: a run that is cut off leaves what it had.
-        with open(sys.argv[1], "w", encoding="utf-8") as file:
+        # Replaced with each measurement: a run that is cut off leaves what it had.
+        beside = sys.argv[1] + ".new"
+        with open(beside, "w", encoding="utf-8") as file:
             json.dump(results, file, indent=1)
+        os.replace(beside, sys.argv[1])
 
     with torch.inference_mode():
         for name, count, out, in_ in products():

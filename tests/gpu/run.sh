@@ -12,12 +12,11 @@ rm -f "$out"/*.json "$out"/*.log "$out"/parts.txt
 # Where cuBLASLt is if the linker does not know: in a toolkit, or in Python's packages.
 find_cublas() {
   if ldconfig -p 2>/dev/null | grep -q 'libcublasLt\.so\.13'; then return; fi
-  local site
-  site=$(python3 -c 'import site
-print(*site.getsitepackages(), site.getusersitepackages())' 2>/dev/null)
-  # shellcheck disable=SC2086
-  find -L /usr/local/cuda*/lib64 ${CONDA_PREFIX:+"$CONDA_PREFIX/lib"} $site -maxdepth 4 -name 'libcublasLt.so.13' -printf '%h\n' \
-    2>/dev/null | head -n 1
+  local places
+  mapfile -t places < <(python3 -c 'import site
+print(*site.getsitepackages(), site.getusersitepackages(), sep="\n")' 2>/dev/null)
+  find -L /usr/local/cuda*/lib64 "${CONDA_PREFIX:-/usr/local/cuda}/lib" "${places[@]}" -maxdepth 4 \
+    -name 'libcublasLt.so.13' -printf '%h\n' 2>/dev/null | head -n 1
 }
 cublas=$(find_cublas)
 # The machine's own path stays, last: the driver may be found by nothing else.
@@ -74,10 +73,11 @@ chmod +x "$cogserve"
 part serve 90 env COGSERVE_MODEL="$shape" COGSERVE_LOAD_FORMAT=dummy COGSERVE_DEVICE=cuda:0 \
   "$bundle/with-server.sh" "$cogserve" \
   python3 "$bundle/serve_bench.py" "$cogserve" "$out/serve.json" 32 8
-# Our kernels, not cuBLASLt's, nor calls that fail: those are checked where they are made, and
-# libraries try some that an older driver has not. Not where a test is long, or is cuBLASLt's.
+# Our kernels alone. Calls that fail are no errors to memcheck: our own are checked where they are
+# made, one test asks for too much memory, and newer libraries ask older drivers for what they lack.
+# Not the tests that take long under it, nor those of cuBLASLt and of recorded passes.
 declare -A options=([memcheck]='--report-api-errors no' [racecheck]='')
-not_checked='*CudaLarge*:*CudaPass*:*sums_over_a_whole_vocabulary*'
+not_checked='*CudaLarge*:*CudaMatmul*:*CudaPass*:*sums_over_a_whole_vocabulary*'
 for tool in memcheck racecheck; do
   if command -v compute-sanitizer >/dev/null; then
     # shellcheck disable=SC2086

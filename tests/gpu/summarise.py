@@ -71,6 +71,9 @@ def faults_of(results):
     for name in BENCHMARKS:
         if not results[name]:
             yield f"{name} left no results"
+    for name, figures in results["model"].items():
+        if "room_tokens" in figures:
+            yield f"model: {name} had no room in the KV cache"
     if parts.get("peer", {}).get("exit") == 0 and not results["peer"]:
         yield "peer left no results"
 

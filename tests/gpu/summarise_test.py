@@ -81,6 +81,12 @@ class SummariseTest(unittest.TestCase):
         self.replace("parts.txt", "golden 0", "golden absent")
         self.assert_fault("golden is absent")
 
+    def test_a_measurement_without_room_is_a_fault(self):
+        model = json.loads((self.folder / "model.json").read_text())
+        model["decode_64"] = {"needed_tokens": 100, "room_tokens": 10}
+        (self.folder / "model.json").write_text(json.dumps(model))
+        self.assert_fault("model: decode_64 had no room in the KV cache")
+
     def test_results_that_are_missing_or_broken_are_a_fault(self):
         (self.folder / "engine.json").unlink()
         self.assert_fault("engine left no results")

@@ -102,7 +102,7 @@ class CudaBackend final : public Backend {
   };
   MemoryInfo memory_info() const;
   // The current device is a property of a thread: makes ours the caller's. Each time, since threads
-  // come and go, and other backends have other devices; it costs nothing where nothing changes.
+  // come and go, and other backends have other devices.
   void bind_thread() const;
   // Until the stream has done all that it was given.
   void wait();
@@ -135,6 +135,7 @@ class CudaBackend final : public Backend {
   cuda::Stream stream_;
   cuda::Staging staging_;
   cuda::Matmul matmul_;
+  bool noticed_slow_products_ = false;
   cuda::DeviceMemory unpacked_;  // kUnpackedBytes
   cuda::DeviceMemory attention_scratch_;
   cuda::Sampler sampler_;

@@ -1,5 +1,7 @@
 // CudaBackend's weights: bringing them to the device, and the products with them.
 #include <algorithm>
+#include <string>
+#include <utility>
 
 #include "engine/backend/cuda/cuda_backend.hpp"
 #include "engine/backend/cuda/elementwise.hpp"
@@ -168,6 +170,11 @@ void CudaBackend::multiply(const Tensor& x, const Tensor& matrix, const Tensor* 
       added = static_cast<const std::byte*>(bias->data) + offset;
     }
     if (matmul_.run(x, matrix, added, y, stream_)) return;
+    if (!std::exchange(noticed_slow_products_, true)) {
+      notice("cuBLASLt has no algorithm for products of " + std::to_string(x.rows) + " rows by [" +
+             std::to_string(matrix.rows) + ", " + std::to_string(matrix.cols) +
+             "]: weights are read once for every 8 rows");
+    }
   }
   if (bias == nullptr) return cuda::gemv(x, matrix, nullptr, y, stream_.get());
   const Tensor slice = bias->slice_cols(first, matrix.rows);

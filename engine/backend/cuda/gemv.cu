@@ -44,7 +44,8 @@ __device__ __forceinline__ void accumulate(const T* const (&x)[kRows], const T* 
       for (int o = 0; o < kOuts; ++o) unpack<T>(words[o], weights[o]);
 #pragma unroll
       for (int r = 0; r < kRows; ++r) {
-        // Loaded before it is unpacked, as the weights are: else f16 comes in four words.
+        // Loaded before it is unpacked, as the weights are: else the compiler makes four loads of
+        // it in f16.
         const uint4 piece = *reinterpret_cast<const uint4*>(x[r] + k);
         float inputs[kPack];
         unpack<T>(piece, inputs);

@@ -7,7 +7,6 @@
 #include <map>
 #include <optional>
 #include <string>
-#include <utility>
 #include <vector>
 
 #include "engine/backend/cuda/error.hpp"
@@ -159,23 +158,34 @@ class Matmul::Library {
   bool run(const MatmulShape& shape, const Tensor& x, const Tensor& w, const void* bias,
            const Tensor& y, const Stream& stream) {
     const Product product(activation_, shape, x, w, bias, y);
-    const std::pair exactly(matmul_key(shape), shape.rows);
+    const ExactShape exactly = {matmul_key(shape), shape.rows};
     auto entry = settled_.find(exactly);
     if (entry == settled_.end()) {
-      entry = settled_.emplace(exactly, settle(product, exactly.first, stream)).first;
+      entry = settled_.emplace(exactly, settle(product, exactly.key, stream)).first;
     }
-    if (!entry->second) return false;
-    const cublasStatus_t status = multiply(product, *entry->second, stream);
-    if (is_refusal(status)) {
-      entry->second.reset();
-      return false;
+    for (const bool again : {false, true}) {
+      if (!entry->second) return false;
+      const cublasStatus_t status = multiply(product, *entry->second, stream);
+      if (status != CUBLAS_STATUS_NOT_SUPPORTED) {
+        check_cublas(status, "cublasLtMatmul");
+        return true;
+      }
+      // That the library offered an algorithm, and checked it, is no promise that it runs. Another
+      // is chosen, by running it.
+      choices_.erase(exactly.key);
+      entry->second = again ? std::nullopt : settle(product, exactly.key, stream);
     }
-    check_cublas(status, "cublasLtMatmul");
-    return true;
+    return false;
   }
 
  private:
   using Algorithm = cublasLtMatmulAlgo_t;
+
+  struct ExactShape {
+    MatmulKey key;
+    int64_t rows;
+    auto operator<=>(const ExactShape&) const = default;
+  };
 
   static constexpr int kCandidates = 8;
   static constexpr int kTimedRuns = 3;  // the best counts
@@ -208,12 +218,6 @@ class Matmul::Library {
     Layout y_layout;
   };
 
-  // What answers that the library has nothing for a product. That it was offered an algorithm, and
-  // checked it, is no promise that it runs.
-  static bool is_refusal(cublasStatus_t status) {
-    return status == CUBLAS_STATUS_NOT_SUPPORTED || status == CUBLAS_STATUS_INVALID_VALUE;
-  }
-
   // The algorithm for so many rows: their class's where it takes them.
   std::optional<Algorithm> settle(const Product& product, const MatmulKey& key,
                                   const Stream& stream) {
@@ -235,7 +239,7 @@ class Matmul::Library {
     const cublasStatus_t status = cublasLtMatmulAlgoGetHeuristic(
         handle_, product.operation.get(), product.w_layout.get(), x_layout.get(), y_layout.get(),
         y_layout.get(), preference.get(), most, results.data(), &found);
-    if (is_refusal(status)) return {};
+    if (status == CUBLAS_STATUS_NOT_SUPPORTED) return {};
     check_cublas(status, "cublasLtMatmulAlgoGetHeuristic");
     std::vector<Algorithm> algorithms;
     for (int i = 0; i < found; ++i) {
@@ -300,9 +304,10 @@ class Matmul::Library {
   DeviceMemory workspace_;
   cublasLtHandle_t handle_ = nullptr;
   std::map<MatmulKey, std::optional<Algorithm>> choices_;
-  // By the number of rows, too: a product that comes again asks the library nothing. While a graph
-  // is recorded that is a must, since some versions cannot answer then; passes run once before.
-  std::map<std::pair<MatmulKey, int64_t>, std::optional<Algorithm>> settled_;
+  // A product that comes again asks the library nothing. While a graph is recorded that is a must,
+  // since some versions cannot answer then; passes run once before. There are at most as many as a
+  // step may have rows, for each of the model's dozen or so matrices: some megabytes.
+  std::map<ExactShape, std::optional<Algorithm>> settled_;
 };
 
 Matmul::Matmul(DType activation) : library_(std::make_unique<Library>(activation)) {}
@@ -317,17 +322,11 @@ bool Matmul::run(const Tensor& x, const Tensor& w, const void* bias, const Tenso
   const auto address = [](const Tensor& tensor) {
     return reinterpret_cast<uintptr_t>(tensor.data);
   };
-  // No preference promises how a bias is aligned, but algorithms depend on it.
-  const uintptr_t y_and_bias = address(y) | reinterpret_cast<uintptr_t>(bias);
   const MatmulShape shape = {
-      x.rows,
-      x.cols,
-      w.rows,
-      x.row_stride,
-      y.row_stride,
-      y.dtype,
-      bias != nullptr,
-      common_alignment(address(x), address(w), y_and_bias, step(x), step(w), step(y))};
+      x.rows, x.cols, w.rows, x.row_stride, y.row_stride, y.dtype, bias != nullptr,
+      // No preference promises how a bias is aligned, but algorithms depend on it.
+      common_alignment({address(x), address(w), address(y), reinterpret_cast<uintptr_t>(bias)},
+                       {step(x), step(w), step(y)})};
   return library_->run(shape, x, w, bias, y, stream);
 }
 

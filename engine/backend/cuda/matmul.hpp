@@ -1,7 +1,7 @@
 // Matrix products of many rows, by cuBLASLt.
 //
 // The first product of each class of shapes (see matmul_key) times the library's candidates; the
-// fastest is kept for as long as the backend lives. So another start may choose, and round,
+// fastest is kept, unless the library refuses it later. So another start may choose, and round,
 // otherwise. 2 * rows * in * out FLOP.
 #pragma once
 
@@ -20,8 +20,8 @@ class Matmul {
   ~Matmul();
 
   // x [rows, in] and w [out, in] (contiguous) are activations, y [rows, out] is that or f32. `bias`
-  // [out], of y's dtype, may be null. False, and nothing done, if the library has no algorithm for
-  // the shape.
+  // [out], of y's dtype, may be null. False if the library has no algorithm for the shape; y may
+  // hold anything then.
   bool run(const Tensor& x, const Tensor& w, const void* bias, const Tensor& y,
            const Stream& stream);
 

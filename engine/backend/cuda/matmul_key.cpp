@@ -15,10 +15,11 @@ MatmulKey matmul_key(const MatmulShape& shape) {
           shape.y_stride,        shape.y_dtype, shape.bias, shape.alignment};
 }
 
-int common_alignment(uintptr_t x, uintptr_t w, uintptr_t y, int64_t x_step, int64_t w_step,
-                     int64_t y_step) {
-  const uintptr_t all = x | w | y | static_cast<uintptr_t>(x_step) |
-                        static_cast<uintptr_t>(w_step) | static_cast<uintptr_t>(y_step) | 16u;
+int common_alignment(std::initializer_list<uintptr_t> addresses,
+                     std::initializer_list<int64_t> steps) {
+  uintptr_t all = 16;
+  for (const uintptr_t address : addresses) all |= address;
+  for (const int64_t step : steps) all |= static_cast<uintptr_t>(step);
   return 1 << std::countr_zero(all);
 }
 

@@ -6,6 +6,7 @@
 
 #include <compare>
 #include <cstdint>
+#include <initializer_list>
 
 #include "engine/base/dtype.hpp"
 
@@ -41,8 +42,8 @@ int64_t row_class(int64_t rows);
 
 MatmulKey matmul_key(const MatmulShape& shape);
 
-// The largest power of two up to 16 that divides the addresses and the rows' distances in bytes.
-int common_alignment(uintptr_t x, uintptr_t w, uintptr_t y, int64_t x_step, int64_t w_step,
-                     int64_t y_step);
+// The largest power of two up to 16 that divides all addresses and the rows' distances in bytes.
+int common_alignment(std::initializer_list<uintptr_t> addresses,
+                     std::initializer_list<int64_t> steps);
 
 }  // namespace cogserve::cuda

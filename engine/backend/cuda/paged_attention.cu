@@ -110,8 +110,7 @@ struct DecodeShared {
   static constexpr int kTile = Tile<kDim, kSplitKeys>::kElements;
   static constexpr size_t kBytes = size_t{2} * kTile * 2;  // keys and values
   static constexpr int kStateFloats = kWarps * kWarpRows * (kDim + 2);
-  // The warps' results take the place of the keys, which all warps are done with when the values
-  // are there.
+  // The warps' results take the place of the keys.
   static_assert(kStateFloats * sizeof(float) <= kTile * size_t{2});
 };
 
@@ -175,7 +174,7 @@ __device__ __forceinline__ void attend_split(const PagedArguments<T>& a, const D
                                     scores);
   softmax_step<kDim, kWarpKeys / 8>(scores, split.first_key + warp_key, a.scale_log2e, rows);
   ptx::wait_copies<0>();
-  __syncthreads();
+  __syncthreads();  // the values are there, and all warps are done with the keys
   add_values<T, kDim, kWarpKeys>(scores, values + warp_key * Tile<kDim, kSplitKeys>::kStride, rows);
   finish_sums<kDim>(rows);
   float* const state = shared_memory<float>();

@@ -4,7 +4,8 @@
 // warp finds all it needs of a tile in one place and in the order in which a matrix instruction
 // wants it. With g = lane / 4 and t = lane % 4, a lane holds inputs 8 t .. 8 t + 7 and 32 + 8 t ..
 // 32 + 8 t + 7 of outputs g and g + 8; each of the four steps that a tile takes needs four of both,
-// from input_of(t, step) on. So do four lanes take 64 bytes of a row of 16-bit inputs at a time.
+// from input_of(t, step) on. So the four lanes of an output load 64 bytes of a row of x, or store
+// them of W unpacked, side by side.
 //   4 bits: a word for each step. Its nibbles, from the lowest, are
 //           inputs 0 0 2 2 1 1 3 3 of outputs g, g + 8, g, g + 8, ...
 //   8 bits: two words for each step: output g, output g + 8. Bytes: inputs 0, 2, 1, 3.

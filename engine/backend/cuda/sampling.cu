@@ -37,7 +37,9 @@ __device__ bool is_ordinary(const float* logits, int vocab, SelectShared& shared
 }
 
 // Each token is penalised once for having been seen, and by how often it was put out: whoever takes
-// an id's count away does it. `counts` is all zero before and after.
+// an id's count away does it. `counts` is all zero before and after. Ids may repeat: what several
+// threads may store at a time is stored atomically. Bans that other threads put into `logits` need
+// not be ordered before.
 __device__ void apply_penalties(const SampleTask& task, const int32_t* prompt,
                                 const int32_t* output, float* logits, int32_t* counts, int vocab) {
   constexpr int32_t kDone = -1;
@@ -49,7 +51,7 @@ __device__ void apply_penalties(const SampleTask& task, const int32_t* prompt,
   for (int i = threadIdx.x; i < task.output_ids; i += kSampleThreads) {
     if (known(output[i])) atomicAdd(&counts[output[i]], 1);
   }
-  __syncthreads();  // bans are in place, too
+  __syncthreads();
   for (int i = threadIdx.x; i < task.output_ids; i += kSampleThreads) {
     const int32_t id = output[i];
     if (!known(id)) continue;

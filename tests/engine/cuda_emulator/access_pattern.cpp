@@ -3,10 +3,10 @@
 #include <algorithm>
 #include <array>
 #include <tuple>
-#include <unordered_map>
 #include <utility>
 #include <vector>
 
+#include "absl/container/flat_hash_map.h"
 #include "tests/engine/cuda_emulator/accesses.hpp"
 
 namespace cogserve::emulator {
@@ -25,18 +25,10 @@ struct Request {
   bool shared = false;
 };
 
-struct Place {
-  uint32_t warp_or_thread;
-  const void* code;
-  uint32_t time;
-  bool operator==(const Place&) const = default;
-};
-struct PlaceHash {
-  size_t operator()(const Place& place) const {
-    return reinterpret_cast<uintptr_t>(place.code) * 0x9e3779b97f4a7c15u ^
-           (uint64_t{place.warp_or_thread} << 40 | place.time) * 0xc2b2ae3d27d4eb4fu;
-  }
-};
+// A place of the code, by a thread's number: how often it was there.
+using ThreadPlace = std::pair<uint32_t, const void*>;
+// The same by a warp's number, and for which time its lanes are there.
+using WarpPlace = std::tuple<uint32_t, const void*, uint32_t>;
 
 // The different units of `unit` bytes that [address, address + bytes) of some lanes lies in.
 std::vector<uintptr_t> units_of(const Request& request, size_t begin, size_t end, size_t unit) {
@@ -80,10 +72,10 @@ class Recorder {
     block_ = thread.accessor.block;
     kernel_ = thread.kernel;
     const uint32_t number = thread.accessor.thread;
-    const uint32_t time = times_[{number, code, 0}]++;
+    const uint32_t time = times_[{number, code}]++;
     Request& request = requests_[{static_cast<uint32_t>(number / kWarpSize), code, time}];
     request.address[number % kWarpSize] = reinterpret_cast<uintptr_t>(at);
-    request.bytes = bytes;
+    request.bytes = std::max(request.bytes, bytes);
     request.access = access;
     request.shared = shared;
   }
@@ -109,8 +101,8 @@ class Recorder {
 
   uint32_t block_ = 0;
   std::string kernel_;
-  std::unordered_map<Place, uint32_t, PlaceHash> times_;
-  std::unordered_map<Place, Request, PlaceHash> requests_;
+  absl::flat_hash_map<ThreadPlace, uint32_t> times_;
+  absl::flat_hash_map<WarpPlace, Request> requests_;
   std::map<std::string, AccessPattern> patterns_;
 };
 

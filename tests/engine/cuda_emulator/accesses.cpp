@@ -1,21 +1,25 @@
 #include "tests/engine/cuda_emulator/accesses.hpp"
 
-#include <cstring>
+#include <link.h>
 
 #include "tests/engine/cuda_emulator/access_pattern.hpp"
 #include "tests/engine/cuda_emulator/emulator.hpp"
 #include "tests/engine/cuda_emulator/memory.hpp"
-
-extern "C" const char __executable_start;
-extern "C" const char edata;
 
 namespace cogserve::emulator {
 namespace {
 
 constexpr unsigned kWarpSize = 32;
 
-bool lies_in(const std::byte* at, size_t bytes, const std::byte* begin, size_t size) {
-  return at >= begin && at + bytes <= begin + size;
+unsigned warp_of(unsigned thread) { return thread / kWarpSize; }
+
+struct Range {
+  const std::byte* begin;
+  size_t bytes;
+};
+
+bool lies_in(const std::byte* at, size_t bytes, const Range& range) {
+  return at >= range.begin && at + bytes <= range.begin + range.bytes;
 }
 
 const char* note_shared(size_t offset, size_t bytes, Access access) {
@@ -27,7 +31,7 @@ const char* note_shared(size_t offset, size_t bytes, Access access) {
     if (access != Access::kWrite && !state.written_in(accessor.block)) {
       return "a read of shared memory that the block has not written";
     }
-    if (const char* race = state.note(accessor, access)) return race;
+    if (const char* wrong = state.note(accessor, access)) return wrong;
   }
   return nullptr;
 }
@@ -42,73 +46,100 @@ const char* note_device(const std::byte* at, size_t bytes, Access access) {
       return "a read of device memory that nobody has written";
     }
     if (access != Access::kRead) allocation->written[i] = 1;
-    if (const char* race = allocation->history->at(i).note(accessor, access)) return race;
+    if (const char* wrong = allocation->history->at(i).note(accessor, access)) return wrong;
   }
   return nullptr;
 }
 
+// Where the program's constants are, which kernels have copies of.
+std::vector<Range> read_only_parts() {
+  std::vector<Range> parts;
+  const auto add = [](dl_phdr_info* object, size_t, void* list) {
+    for (int i = 0; i < object->dlpi_phnum; ++i) {
+      const auto& part = object->dlpi_phdr[i];
+      if (part.p_type != PT_LOAD || (part.p_flags & PF_W) != 0) continue;
+      static_cast<std::vector<Range>*>(list)->push_back(
+          {reinterpret_cast<const std::byte*>(object->dlpi_addr + part.p_vaddr), part.p_memsz});
+    }
+    return 1;  // the program comes first; not its libraries
+  };
+  dl_iterate_phdr(add, &parts);
+  return parts;
+}
+
 const char* note_other(const std::byte* at, size_t bytes, Access access) {
-  const auto* const image = reinterpret_cast<const std::byte*>(&__executable_start);
-  const size_t image_bytes = reinterpret_cast<const std::byte*>(&edata) - image;
-  if (access == Access::kRead && lies_in(at, bytes, image, image_bytes)) return nullptr;
+  static const std::vector<Range> constants = read_only_parts();
+  for (const Range& part : constants) {
+    if (access == Access::kRead && lies_in(at, bytes, part)) return nullptr;
+  }
   return "an access of memory that is not the device's";
+}
+
+void set_in_flight(const void* shared, size_t bytes, uint32_t block) {
+  const RunningThread& thread = running_thread();
+  const size_t offset = static_cast<const std::byte*>(shared) - thread.shared;
+  for (size_t i = offset; i < offset + bytes; ++i) {
+    thread.shared_history->at(i).set_in_flight(block);
+  }
 }
 
 }  // namespace
 
-const char* ByteState::race_with_writer(const Accessor& by, Access access) const {
+void Users::note(const Accessor& by) {
+  if (block_ < by.launch_from) first_block_ = by.block;
+  const unsigned warp = 1u << warp_of(by.thread);
+  const bool later = block_ != by.block || barriers(stamp_) != barriers(by.stamp);
+  if (later || warp_of(thread_) != warp_of(by.thread)) {
+    has_other_ = false;
+  } else if (thread_ != by.thread) {
+    has_other_ = true;
+    other_stamp_ = stamp_;
+  }
+  warps_ = later ? warp : warps_ | warp;
+  block_ = by.block;
+  stamp_ = by.stamp;
+  thread_ = by.thread;
+}
+
+const char* Users::race_with(const Accessor& by) const {
+  if (block_ < by.launch_from) return nullptr;
+  if (first_block_ != by.block || block_ != by.block) return "race with another block's access";
+  if (barriers(stamp_) != barriers(by.stamp)) return nullptr;
+  if ((warps_ & ~(1u << warp_of(by.thread))) != 0) return "race with another warp's access";
+  const bool after_last = thread_ == by.thread || stamp_ < by.stamp;
+  const bool after_other = !has_other_ || other_stamp_ < by.stamp;
+  return after_last && after_other ? nullptr : "race with an access of the same warp";
+}
+
+const char* ByteState::race_with_writer(const Accessor& by) const {
   if (writer_block_ < by.launch_from) return nullptr;
-  if (access == Access::kAtomic && written_atomically_) return nullptr;
   if (writer_block_ != by.block) return "race with another block's write";
   if (writer_ == by.thread) return nullptr;
-  if (writer_ / kWarpSize == by.thread / kWarpSize) {
+  if (warp_of(writer_) == warp_of(by.thread)) {
     return writer_stamp_ < by.stamp ? nullptr : "race with a write of the same warp";
   }
   return barriers(writer_stamp_) < barriers(by.stamp) ? nullptr : "race with another warp's write";
 }
 
-const char* ByteState::race_with_readers(const Accessor& by) const {
-  if (reader_block_ < by.launch_from) return nullptr;
-  if (first_reader_block_ != by.block || reader_block_ != by.block) {
-    return "race with another block's read";
-  }
-  if (barriers(reader_stamp_) == barriers(by.stamp) &&
-      (reader_warps_ & ~(1u << by.thread / kWarpSize)) != 0) {
-    return "race with another warp's read";
-  }
-  if (reader_ / kWarpSize != by.thread / kWarpSize) return nullptr;
-  const bool after_reader = reader_ == by.thread || reader_stamp_ < by.stamp;
-  const bool after_other = !has_other_ || other_stamp_ < by.stamp;
-  return after_reader && after_other ? nullptr : "race with a read of the same warp";
-}
-
-void ByteState::note_reader(const Accessor& by) {
-  if (reader_block_ < by.launch_from) first_reader_block_ = by.block;
-  const unsigned warp = 1u << by.thread / kWarpSize;
-  const bool later = reader_block_ != by.block || barriers(reader_stamp_) != barriers(by.stamp);
-  if (later || reader_ / kWarpSize != by.thread / kWarpSize) {
-    has_other_ = false;
-  } else if (reader_ != by.thread) {
-    has_other_ = true;
-    other_stamp_ = reader_stamp_;
-  }
-  reader_warps_ = later ? warp : reader_warps_ | warp;
-  reader_block_ = by.block;
-  reader_stamp_ = by.stamp;
-  reader_ = by.thread;
-}
-
 const char* ByteState::note(const Accessor& by, Access access) {
-  const char* race = race_with_writer(by, access);
-  if (access == Access::kRead) {
-    note_reader(by);
-    return race;
+  if (in_flight_in_ == by.block) return "an access of what a copy is still to write";
+  const char* race = race_with_writer(by);
+  if (race == nullptr && access != Access::kAtomic) race = atomics_.race_with(by);
+  if (race == nullptr && access != Access::kRead) race = readers_.race_with(by);
+  switch (access) {
+    case Access::kRead:
+      readers_.note(by);
+      break;
+    case Access::kWrite:
+      writer_block_ = by.block;
+      writer_stamp_ = by.stamp;
+      writer_ = by.thread;
+      break;
+    case Access::kAtomic:
+      atomics_.note(by);
+      atomics_block_ = by.block;
+      break;
   }
-  if (race == nullptr) race = race_with_readers(by);
-  writer_block_ = by.block;
-  writer_stamp_ = by.stamp;
-  writer_ = by.thread;
-  written_atomically_ = access == Access::kAtomic;
   return race;
 }
 
@@ -119,11 +150,11 @@ RunningThread& running_thread() {
 
 void note_access(const void* address, size_t bytes, Access access, const void* code) {
   const RunningThread& thread = running_thread();
-  if (!thread.in_kernel) return;
+  if (!thread.in_kernel || bytes == 0) return;
   const auto* const at = static_cast<const std::byte*>(address);
-  if (lies_in(at, bytes, thread.stack, thread.stack_bytes)) return;
+  if (lies_in(at, bytes, {thread.stack, thread.stack_bytes})) return;
   const char* wrong = nullptr;
-  if (lies_in(at, bytes, thread.shared, thread.shared_bytes)) {
+  if (lies_in(at, bytes, {thread.shared, thread.shared_bytes})) {
     wrong = note_shared(at - thread.shared, bytes, access);
     note_pattern(at, bytes, access, true, code);
   } else if (is_device_address(at)) {
@@ -134,5 +165,11 @@ void note_access(const void* address, size_t bytes, Access access, const void* c
   }
   if (wrong != nullptr) fail_access(wrong, address, bytes, code);
 }
+
+void begin_flight(const void* shared, size_t bytes) {
+  set_in_flight(shared, bytes, running_thread().accessor.block);
+}
+
+void end_flight(const void* shared, size_t bytes) { set_in_flight(shared, bytes, 0); }
 
 }  // namespace cogserve::emulator

@@ -1,12 +1,15 @@
 // What kernels do with memory, looked at access by access: compute-sanitizer's memcheck, racecheck
 // and initcheck for emulated kernels. The compiler reports each load and store (see
 // instrumentation.cpp), the emulator's own instructions report theirs. Found are
-//   - accesses that are no device memory, no shared memory and not the thread's own;
-//   - reads of what was never written;
-//   - races: two accesses of one byte, not both reads or atomics, by two threads that no barrier
-//     orders. Threads of one block are ordered by __syncthreads, those of one warp by __syncwarp
-//     too; blocks of one launch by nothing. Shuffles and matrix instructions order no memory.
-// It does not depend on the order in which threads are taken.
+//   - accesses that are no device memory, no shared memory and not the thread's own, or that are
+//     not aligned to their size;
+//   - reads of what was never written, and accesses of what an asynchronous copy is still to write;
+//   - races: two accesses of one byte, not both reads or both atomics, by two threads that no
+//     barrier orders. Threads of one block are ordered by __syncthreads, those of one warp by
+//     __syncwarp too; blocks of one launch by nothing. Shuffles and matrix instructions order no
+//     memory.
+// Which of a kernel's races is found first depends on the order in which threads are taken; that
+// one is found does not.
 #pragma once
 
 #include <cstddef>
@@ -30,32 +33,48 @@ struct Accessor {
   uint16_t thread = 0;
 };
 
-// Who wrote a byte last, and who has read it since.
-class ByteState {
+// Those who have read a byte in a launch, or changed it atomically: as much as tells whether any of
+// them is not ordered before somebody.
+class Users {
  public:
-  // What is wrong with the access, "race" and why, or null. Notes it.
-  const char* note(const Accessor& by, Access access);
-  bool written_in(uint32_t block) const { return writer_block_ == block; }
+  void note(const Accessor& by);
+  // "race" and why, or null.
+  const char* race_with(const Accessor& by) const;
 
  private:
-  const char* race_with_writer(const Accessor& by, Access access) const;
-  const char* race_with_readers(const Accessor& by) const;
-  void note_reader(const Accessor& by);
+  uint32_t block_ = 0;        // of the last
+  uint32_t first_block_ = 0;  // of the launch
+  uint32_t warps_ = 0;        // a bit for each that came since barriers(stamp_)
+  Stamp stamp_ = 0;           // of the last
+  Stamp other_stamp_ = 0;     // of the last of the same warp that was another thread
+  uint16_t thread_ = 0;       // the last
+  bool has_other_ = false;
+};
+
+// Who did what to a byte of memory.
+class ByteState {
+ public:
+  // What is wrong with the access, or null. Notes it.
+  const char* note(const Accessor& by, Access access);
+  bool written_in(uint32_t block) const {
+    return writer_block_ == block || atomics_block_ == block;
+  }
+  // From the start of an asynchronous copy to its end, in one block.
+  void set_in_flight(uint32_t block) { in_flight_in_ = block; }
+
+ private:
+  const char* race_with_writer(const Accessor& by) const;
 
   uint32_t writer_block_ = 0;
   Stamp writer_stamp_ = 0;
-  uint32_t reader_block_ = 0;
-  uint32_t first_reader_block_ = 0;  // of the launch
-  uint32_t reader_warps_ = 0;        // a bit for each that has read since barriers(reader_stamp_)
-  Stamp reader_stamp_ = 0;           // of the last reader
-  Stamp other_stamp_ = 0;            // of the last of the same warp that was another thread
+  uint32_t atomics_block_ = 0;
+  uint32_t in_flight_in_ = 0;
+  Users readers_;
+  Users atomics_;
   uint16_t writer_ = 0;
-  uint16_t reader_ = 0;
-  bool has_other_ = false;
-  bool written_atomically_ = false;
 };
 
-// The states of an allocation's bytes; there when they are needed.
+// The states of an allocation's bytes, 72 bytes each; there when they are needed.
 class ByteHistory {
  public:
   explicit ByteHistory(size_t bytes) : pages_(bytes / kPageBytes + 1) {}
@@ -86,5 +105,9 @@ RunningThread& running_thread();
 // Ends the thread, see fail(), if there is something wrong. Does nothing outside of kernels. `code`
 // is the place that makes the access, if it is one of its own (see access_pattern.hpp).
 void note_access(const void* address, size_t bytes, Access access, const void* code = nullptr);
+
+// Between the two, the bytes of shared memory are an asynchronous copy's.
+void begin_flight(const void* shared, size_t bytes);
+void end_flight(const void* shared, size_t bytes);
 
 }  // namespace cogserve::emulator

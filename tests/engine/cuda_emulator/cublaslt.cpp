@@ -79,7 +79,7 @@ bool takes(const Algorithm& algorithm, const LibraryProduct& product) {
   return true;
 }
 
-constexpr int kNotOffered = 1;  // what is split and reduced in D's type
+constexpr int kDecoy = 1;  // what fills the result that is not to be used
 
 // In the order of how fast they should be.
 std::vector<Algorithm> algorithms_for(const LibraryProduct& product) {
@@ -269,7 +269,7 @@ cublasStatus_t cublasLtMatmulAlgoGetHeuristic(cublasLtHandle_t handle,
   for (const Algorithm& algorithm : algorithms) {
     if (*returned == requested) break;
     if (*returned == 1) {  // which looks like an algorithm, and is none of the preferred
-      write_result(algorithms[kNotOffered], CUBLAS_STATUS_NOT_SUPPORTED, 0, &results[*returned]);
+      write_result(algorithms[kDecoy], CUBLAS_STATUS_NOT_SUPPORTED, 0, &results[*returned]);
       if (++*returned == requested) break;
     }
     apply(algorithm, &product);

@@ -42,9 +42,9 @@ struct LibraryCounts {
   int captured = 0;  // those of them that went into a graph
   int refused = 0;   // calls of cublasLtMatmul
   std::array<int, kLibraryKernels> products_by = {};
-  int living = 0;  // handles and descriptors
 
   int by(LibraryKernel kernel) const { return products_by[static_cast<int>(kernel)]; }
+  LibraryCounts since(const LibraryCounts& earlier) const;
 };
 LibraryCounts& library_counts();
 

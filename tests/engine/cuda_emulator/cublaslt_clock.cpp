@@ -54,6 +54,15 @@ void give(const LibraryProduct& product, Stream* stream) {
   });
 }
 
+LibraryCounts LibraryCounts::since(const LibraryCounts& earlier) const {
+  LibraryCounts more = {heuristics - earlier.heuristics, products - earlier.products,
+                        captured - earlier.captured, refused - earlier.refused};
+  for (size_t i = 0; i < products_by.size(); ++i) {
+    more.products_by[i] = products_by[i] - earlier.products_by[i];
+  }
+  return more;
+}
+
 LibraryCounts& library_counts() {
   static LibraryCounts counts;
   return counts;

@@ -12,14 +12,12 @@ cublasStatus_t create(Object** out, const Object& value) {
   if (out == nullptr) return CUBLAS_STATUS_INVALID_VALUE;
   *out = new Object(value);
   living().insert(*out);
-  ++library_counts().living;
   return CUBLAS_STATUS_SUCCESS;
 }
 
 template <typename Object>
 cublasStatus_t destroy(Object* object) {
   if (living().erase(object) == 0) return CUBLAS_STATUS_INVALID_VALUE;
-  --library_counts().living;
   delete object;
   return CUBLAS_STATUS_SUCCESS;
 }

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cstring>
+#include <utility>
 #include <vector>
 
 #include "engine/base/dtype.hpp"
@@ -20,12 +21,8 @@ constexpr int64_t kCols = 4;
 int64_t round_up(int64_t value, int64_t step) { return (value + step - 1) / step * step; }
 
 void check_readable(const void* address, size_t bytes) {
-  const Allocation* const allocation = find_allocation(address, bytes);
-  if (allocation == nullptr) throw Error("a product of memory that nobody has allocated");
-  const size_t offset = static_cast<const std::byte*>(address) - allocation->begin;
-  if (std::memchr(allocation->written + offset, 0, bytes) != nullptr) {
-    throw Error("a product of memory that nobody has written");
-  }
+  if (!is_device_address(address)) throw Error("a product of the host's memory");
+  check_written(address, bytes);
 }
 
 // Elements of `from`, `step` apart in `out`.
@@ -43,7 +40,7 @@ void widen(const void* from, cudaDataType_t type, int64_t count, int64_t step, f
 }
 
 void narrow(const float* from, int64_t count, cudaDataType_t type, void* out) {
-  written_by_transfer(out, count * library_type_bytes(type));
+  note_written(out, count * library_type_bytes(type));
   if (type == CUDA_R_32F) {
     std::memcpy(out, from, count * sizeof(float));
   } else if (type == CUDA_R_16BF) {

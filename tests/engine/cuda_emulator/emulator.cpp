@@ -1,9 +1,5 @@
 #include "tests/engine/cuda_emulator/emulator.hpp"
 
-#include <setjmp.h>
-#include <sys/mman.h>
-#include <ucontext.h>
-
 #include <algorithm>
 #include <cstdint>
 #include <cstdio>
@@ -15,13 +11,7 @@
 #include <vector>
 
 #include "tests/engine/cuda_emulator/accesses.hpp"
-
-#if defined(__SANITIZE_ADDRESS__)
-#include <sanitizer/common_interface_defs.h>
-#define COGSERVE_EMULATOR_ASAN 1
-#else
-#define COGSERVE_EMULATOR_ASAN 0
-#endif
+#include "tests/engine/cuda_emulator/fibers.hpp"
 
 extern "C" const char __executable_start;
 extern "C" const char etext;
@@ -29,9 +19,8 @@ extern "C" const char etext;
 namespace cogserve::emulator {
 namespace {
 
-constexpr size_t kStackBytes = COGSERVE_EMULATOR_ASAN ? 512 << 10 : 128 << 10;
 constexpr int kWarpSize = 32;
-constexpr const char* kSyncWarp = "__syncwarp";
+constexpr uint32_t kMostBarriers = 0xffff;  // in each half of a stamp
 constexpr std::align_val_t kSharedAlignment{128};
 
 struct FreeShared {
@@ -47,27 +36,8 @@ struct Copy {
   size_t from_bytes;
 };
 
-// Stacks are kept from block to block.
-class Stack {
- public:
-  Stack()
-      : base_(mmap(nullptr, kStackBytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1,
-                   0)) {
-    if (base_ == MAP_FAILED) throw Error("no memory for a stack");
-  }
-  Stack(const Stack&) = delete;
-  Stack& operator=(const Stack&) = delete;
-  ~Stack() { munmap(base_, kStackBytes); }
-  void* base() const { return base_; }
-
- private:
-  void* base_;
-};
-
 struct Thread {
-  ucontext_t context;  // where it starts; under AddressSanitizer also where it goes on
-  jmp_buf resume;
-  bool started = false;
+  Fiber fiber;
   Index index;
   int number = 0;
   bool in_kernel = false;
@@ -87,6 +57,7 @@ struct Warp {
   alignas(64) std::byte slots[2][kWarpSize * kSlotBytes];
 };
 
+// Kept from block to block.
 std::vector<std::unique_ptr<Stack>>& stacks() {
   static std::vector<std::unique_ptr<Stack>> kept;
   return kept;
@@ -105,46 +76,6 @@ ByteHistory& shared_history(size_t bytes) {
   }
   return *history;
 }
-
-// Switches between the scheduler's stack and those of threads. By setjmp, because swapcontext makes
-// two system calls each time; AddressSanitizer knows the latter.
-class Switch {
- public:
-#if COGSERVE_EMULATOR_ASAN
-  void to_thread(Thread* thread, const void* stack) {
-    void* fake = nullptr;
-    __sanitizer_start_switch_fiber(&fake, stack, kStackBytes);
-    swapcontext(&scheduler_, &thread->context);
-    __sanitizer_finish_switch_fiber(fake, nullptr, nullptr);
-  }
-  void to_scheduler(Thread* thread, bool for_good) {
-    void* fake = nullptr;
-    __sanitizer_start_switch_fiber(for_good ? nullptr : &fake, base_, size_);
-    swapcontext(&thread->context, &scheduler_);
-    __sanitizer_finish_switch_fiber(fake, &base_, &size_);
-  }
-  void thread_started() { __sanitizer_finish_switch_fiber(nullptr, &base_, &size_); }
-
- private:
-  ucontext_t scheduler_;
-  const void* base_ = nullptr;
-  size_t size_ = 0;
-#else
-  void to_thread(Thread* thread, const void* /*stack*/) {
-    if (_setjmp(scheduler_) != 0) return;
-    if (thread->started) _longjmp(thread->resume, 1);
-    thread->started = true;
-    setcontext(&thread->context);
-  }
-  void to_scheduler(Thread* thread, bool /*for_good*/) {
-    if (_setjmp(thread->resume) == 0) _longjmp(scheduler_, 1);
-  }
-  void thread_started() {}
-
- private:
-  jmp_buf scheduler_;
-#endif
-};
 
 class Block {
  public:
@@ -177,11 +108,7 @@ class Block {
       const unsigned n = static_cast<unsigned>(i);
       thread.number = static_cast<int>(i);
       thread.index = {n % shape.x, n / shape.x % shape.y, n / shape.x / shape.y};
-      getcontext(&thread.context);
-      thread.context.uc_stack.ss_sp = stacks()[i]->base();
-      thread.context.uc_stack.ss_size = kStackBytes;
-      thread.context.uc_link = nullptr;
-      makecontext(&thread.context, &Block::enter, 0);
+      thread.fiber.prepare(*stacks()[i], &Block::enter);
     }
   }
 
@@ -203,7 +130,7 @@ class Block {
         access_.in_kernel = thread_->in_kernel;
         access_.accessor.stamp = stamp();
         running_thread() = access_;
-        switch_.to_thread(thread_, stacks()[i]->base());
+        switch_.to_fiber(&thread_->fiber, *stacks()[i]);
         running_thread().in_kernel = false;
         if (!error_.empty()) break;
       }
@@ -253,7 +180,7 @@ class Block {
     block_line_ = line;
     if (++block_arrived_ == static_cast<int>(threads_.size())) {
       block_arrived_ = 0;
-      ++barriers_;
+      if (++barriers_ > kMostBarriers) fail("more barriers than a stamp counts");
       for (Warp& each : warps_) each.syncs = 0;
       running_thread().accessor.stamp = stamp();
       release(State::kAtBlock, 0, threads_.size());
@@ -262,7 +189,8 @@ class Block {
     wait(State::kAtBlock, "block barrier", line);
   }
 
-  void wait_for_warp(const char* what, int line) {
+  // `orders`: what the lanes did to memory before comes before what they do afterwards.
+  void wait_for_warp(const char* what, int line, bool orders) {
     Warp& group = warp();
     if (group.arrived > 0 && (line != group.line || std::strcmp(what, group.what) != 0)) {
       note(std::string(what) + " at line " + std::to_string(line) + " while other lanes are in " +
@@ -275,7 +203,7 @@ class Block {
     if (++group.arrived == kWarpSize) {
       group.arrived = 0;
       group.parity ^= 1;
-      if (std::strcmp(what, kSyncWarp) == 0) ++group.syncs;
+      if (orders && ++group.syncs > kMostBarriers) fail("more barriers than a stamp counts");
       running_thread().accessor.stamp = stamp();
       release(State::kAtWarp, first, first + kWarpSize);
       return;
@@ -284,11 +212,7 @@ class Block {
   }
 
  private:
-  Stamp stamp() {
-    constexpr uint32_t kMost = 0xffff;
-    if (barriers_ > kMost || warp().syncs > kMost) throw Error("too many barriers to count");
-    return barriers_ << 16 | warp().syncs;
-  }
+  Stamp stamp() { return barriers_ << 16 | warp().syncs; }
 
   void note(const std::string& what) {
     error_ = std::string(name_) + ": thread " + std::to_string(thread_->number) + " of block (" +
@@ -315,14 +239,14 @@ class Block {
     note(what + where + ")");
   }
 
-  void abandon() { switch_.to_scheduler(thread_, true); }
+  void abandon() { switch_.to_scheduler(&thread_->fiber, true); }
 
   static void enter() {
     Block& block = *running_;
-    block.switch_.thread_started();
+    block.switch_.fiber_started();
     block.body_();
     block.thread_->state = State::kDone;
-    block.switch_.to_scheduler(block.thread_, true);
+    block.switch_.to_scheduler(&block.thread_->fiber, true);
   }
 
   void wait(State state, const char* what, int line) {
@@ -330,7 +254,7 @@ class Block {
     mine.state = state;
     mine.what = what;
     mine.line = line;
-    switch_.to_scheduler(&mine, false);
+    switch_.to_scheduler(&mine.fiber, false);
   }
 
   void release(State from, size_t begin, size_t end) {
@@ -371,6 +295,8 @@ class Block {
 Block* Block::running_ = nullptr;
 
 void perform(const Copy& copy) {
+  end_flight(copy.to, copy.bytes);
+  note_access(copy.from, copy.from_bytes, Access::kRead);
   note_access(copy.to, copy.bytes, Access::kWrite);
   std::memcpy(copy.to, copy.from, copy.from_bytes);
   std::memset(static_cast<std::byte*>(copy.to) + copy.from_bytes, 0, copy.bytes - copy.from_bytes);
@@ -426,7 +352,9 @@ void check_shared(const void* address, size_t bytes, size_t alignment) {
 
 void sync_block(int line) { Block::running().wait_for_block(line); }
 
-void sync_warp(const char* what, int line) { Block::running().wait_for_warp(what, line); }
+void sync_warp(const char* what, int line, bool orders) {
+  Block::running().wait_for_warp(what, line, orders);
+}
 
 Slots exchange_slots() {
   Warp& warp = Block::running().warp();
@@ -440,6 +368,7 @@ void start_copy(void* to, const void* from, size_t bytes, size_t from_bytes) {
   static const char kCopies[2] = {};  // the places of all copies
   note_access(from, from_bytes, Access::kRead, &kCopies[0]);
   note_access(to, bytes, Access::kWrite, &kCopies[1]);
+  begin_flight(to, bytes);
   Block::running().thread().open.push_back({to, from, bytes, from_bytes});
 }
 

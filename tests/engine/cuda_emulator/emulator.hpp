@@ -65,7 +65,8 @@ void fail_access(const char* what, const void* address, size_t bytes, const void
 void check_shared(const void* address, size_t bytes, size_t alignment);
 
 void sync_block(int line);
-void sync_warp(const char* what, int line);
+// `orders`: memory too, which only __syncwarp does.
+void sync_warp(const char* what, int line, bool orders = false);
 
 // A slot of the running thread, and where those of its whole warp start, for one exchange.
 inline constexpr size_t kSlotBytes = 64;

@@ -4,6 +4,7 @@
 
 #include <cstdlib>
 #include <cstring>
+#include <iterator>
 #include <map>
 #include <new>
 
@@ -20,7 +21,6 @@ namespace cogserve::emulator {
 namespace {
 
 constexpr size_t kReservedBytes = size_t{1} << 40;  // addresses, not memory
-constexpr size_t kDeviceBytes = size_t{4} << 30;    // in use at a time
 constexpr size_t kPage = 4096;
 
 size_t whole_pages(size_t bytes) { return (bytes + kPage - 1) / kPage * kPage; }
@@ -50,13 +50,23 @@ void protect(std::byte* begin, size_t bytes, int protection) {
   if (bytes > 0 && mprotect(begin, bytes, protection) != 0) throw std::bad_alloc();
 }
 
+// For each of the bytes, whether it was written; null if they are the host's.
+uint8_t* marks_of(const void* address, size_t bytes) {
+  if (bytes == 0 || !is_device_address(address)) return nullptr;
+  const Allocation* const allocation = find_allocation(address, bytes);
+  if (allocation == nullptr) {
+    throw Error("a transfer or product of device memory that is not allocated");
+  }
+  return allocation->written + (static_cast<const std::byte*>(address) - allocation->begin);
+}
+
 }  // namespace
 
 void* allocate_device(size_t bytes) {
   Arena& device = arena();
   const size_t room = whole_pages(bytes) + kPage;  // a page behind it that is nobody's
   if (bytes > kDeviceBytes - device.in_use) return nullptr;
-  if (room > kReservedBytes - (device.top - device.begin)) return nullptr;
+  if (room > kReservedBytes - (device.top - device.begin)) throw Error("out of addresses");
   std::byte* const begin = device.top;
   device.top += room;
   device.in_use += bytes;
@@ -114,12 +124,28 @@ Allocation* find_allocation(const void* address, size_t bytes) {
   return device.latest = &allocation;
 }
 
-void written_by_transfer(const void* to, size_t bytes) {
-  if (bytes == 0 || !is_device_address(to)) return;
-  Allocation* const allocation = find_allocation(to, bytes);
-  if (allocation == nullptr) throw Error("a transfer to device memory that nobody has allocated");
-  std::memset(allocation->written + (static_cast<const std::byte*>(to) - allocation->begin), 1,
-              bytes);
+void note_written(const void* to, size_t bytes) {
+  if (uint8_t* const written = marks_of(to, bytes)) std::memset(written, 1, bytes);
 }
+
+void note_copied(const void* to, const void* from, size_t bytes) {
+  const uint8_t* const source = marks_of(from, bytes);
+  uint8_t* const written = marks_of(to, bytes);
+  if (written == nullptr) return;
+  if (source == nullptr) {
+    std::memset(written, 1, bytes);
+  } else {
+    std::memmove(written, source, bytes);
+  }
+}
+
+void check_written(const void* from, size_t bytes) {
+  const uint8_t* const written = marks_of(from, bytes);
+  if (written != nullptr && std::memchr(written, 0, bytes) != nullptr) {
+    throw Error("a product of device memory that nobody has written");
+  }
+}
+
+size_t free_device_bytes() { return kDeviceBytes - arena().in_use; }
 
 }  // namespace cogserve::emulator

@@ -44,7 +44,13 @@ void Stream::run_until(uint64_t mark) {
     const Work work = std::move(queue_.front());
     queue_.pop_front();
     ++done_;
-    work();
+    try {
+      work();
+    } catch (...) {  // what comes after a fault is not done
+      done_ += queue_.size();
+      queue_.clear();
+      throw;
+    }
   }
 }
 

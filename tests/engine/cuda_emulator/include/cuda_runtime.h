@@ -76,7 +76,7 @@ using float4 = EmulatedVector4<float>;
 
 inline void __syncthreads(int line = __builtin_LINE()) { cogserve::emulator::sync_block(line); }
 inline void __syncwarp(unsigned = ~0u, int line = __builtin_LINE()) {
-  cogserve::emulator::sync_warp("__syncwarp", line);
+  cogserve::emulator::sync_warp("__syncwarp", line, true);
 }
 template <typename T>
 T __shfl_xor_sync(unsigned, T value, int mask, int line = __builtin_LINE()) {
@@ -170,7 +170,7 @@ inline constexpr unsigned cudaStreamNonBlocking = 1;
 
 struct cudaDeviceProp {
   char name[256] = "emulated device";
-  size_t totalGlobalMem = size_t{4} << 30;
+  size_t totalGlobalMem = cogserve::emulator::kDeviceBytes;
   int major = 9;
   int minor = 0;
   int multiProcessorCount = 2;
@@ -195,7 +195,9 @@ inline cudaError_t cudaMalloc(void** memory, size_t bytes) {
   return *memory != nullptr ? cudaSuccess : cudaErrorMemoryAllocation;
 }
 inline cudaError_t cudaMemGetInfo(size_t* free, size_t* total) {
-  return *free = *total = size_t{4} << 30, cudaSuccess;
+  *total = cogserve::emulator::kDeviceBytes;
+  *free = cogserve::emulator::free_device_bytes();
+  return cudaSuccess;
 }
 inline cudaError_t cudaMallocHost(void** memory, size_t bytes) {
   if (!cogserve::emulator::may_allocate()) return cudaErrorStreamCaptureUnsupported;
@@ -212,7 +214,7 @@ inline cudaError_t cudaFreeHost(void* memory) {
 }
 inline cudaError_t cudaMemsetAsync(void* memory, int value, size_t bytes, cudaStream_t stream) {
   stream->give([=] {
-    cogserve::emulator::written_by_transfer(memory, bytes);
+    cogserve::emulator::note_written(memory, bytes);
     std::memset(memory, value, bytes);
   });
   return cudaSuccess;
@@ -221,7 +223,7 @@ inline cudaError_t cudaMemcpyAsync(void* to, const void* from, size_t bytes, cud
                                    cudaStream_t stream) {
   cogserve::emulator::counts().uploads += kind == cudaMemcpyHostToDevice;
   stream->give([=] {
-    cogserve::emulator::written_by_transfer(to, bytes);
+    cogserve::emulator::note_copied(to, from, bytes);
     std::memcpy(to, from, bytes);
   });
   return cudaSuccess;
@@ -232,9 +234,10 @@ inline cudaError_t cudaMemcpy2DAsync(void* to, size_t to_pitch, const void* from
   cogserve::emulator::counts().uploads += kind == cudaMemcpyHostToDevice;
   stream->give([=] {
     for (size_t row = 0; row < height; ++row) {
-      cogserve::emulator::written_by_transfer(static_cast<char*>(to) + row * to_pitch, width);
-      std::memcpy(static_cast<char*>(to) + row * to_pitch,
-                  static_cast<const char*>(from) + row * from_pitch, width);
+      char* const to_row = static_cast<char*>(to) + row * to_pitch;
+      const char* const from_row = static_cast<const char*>(from) + row * from_pitch;
+      cogserve::emulator::note_copied(to_row, from_row, width);
+      std::memcpy(to_row, from_row, width);
     }
   });
   return cudaSuccess;
