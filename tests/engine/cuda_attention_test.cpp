@@ -374,11 +374,6 @@ TEST_P(CudaRope, rotates_halves_and_files_keys_and_values_under_their_slots) {
         slots.push_back((r * 5 + 1) % (kBlocks * block_size));
       }
       slots[2] = kNoSlot;
-      std::vector<int64_t> outside = slots;
-      outside[0] = kNoSlot - 1;
-      EXPECT_THROW(backend().rope_and_store_kv(qkv.tensor(), kHeads, positions, outside,
-                                               {device_cos.tensor(), device_sin.tensor()}, kv),
-                   InvariantError);
       backend().rope_and_store_kv(qkv.tensor(), kHeads, positions, slots,
                                   {device_cos.tensor(), device_sin.tensor()}, kv);
       const auto rotated = [&](int r, int head, int j) {
@@ -414,6 +409,18 @@ TEST_P(CudaRope, rotates_halves_and_files_keys_and_values_under_their_slots) {
       }
       EXPECT_EQ(written, int64_t{rows - 1} * kKvHeads * head_dim);
     }
+  }
+}
+
+TEST_P(CudaRope, refuses_slots_that_are_no_place_in_the_cache) {
+  const DeviceMatrix qkv = put(Matrix::random(1, 3 * 8, 1)), cache = put(Matrix::random(4, 8, 2));
+  const DeviceMatrix table = put_f32(Matrix::random(2, 4, 3));
+  const KvLayer kv{cache.tensor().data, cache.tensor().data, dtype(), 2, 1, 2, 8};
+  const std::vector<int32_t> positions = {1};
+  for (const int64_t slot : {kNoSlot - 1, int64_t{4}}) {
+    EXPECT_THROW(backend().rope_and_store_kv(qkv.tensor(), 1, positions, {&slot, 1},
+                                             {table.tensor(), table.tensor()}, kv),
+                 InvariantError);
   }
 }
 
