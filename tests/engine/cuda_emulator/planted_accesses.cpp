@@ -177,6 +177,7 @@ void copy_and_read_without_a_wait(int* memory) {
 void copy_what_changes(int* memory) {
   cuda::ptx::copy_async_16(shared() + 4 * threadIdx.x, memory + 4 * threadIdx.x, true);
   cuda::ptx::commit_copies();
+  __syncthreads();  // which does not end the copy
   memory[4 * (threadIdx.x ^ 1)] = 1;
   cuda::ptx::wait_copies<0>();
 }
