@@ -145,7 +145,7 @@ TEST_P(CudaSampling, penalties_and_bans_choose_what_the_cpu_chooses) {
 
 // The threads that ban are not those that look at what they banned.
 TEST_P(CudaSampling, bans_alone_choose_what_the_cpu_chooses) {
-  const std::vector<int32_t> banned = {900, 40, 3, 999};
+  const std::vector<int32_t> banned = {900, 40, 3, 999, 900};
   Matrix logits = Matrix::random(2, 1000, 5);
   SampleRow row;
   row.params.temperature = 0.0f;
