@@ -71,7 +71,7 @@ class PassModel {
                                                           : kNoSlot);
       batch.runs.push_back({batch.rows(), 1, 0, table_begin});
       batch.positions.push_back(0);
-      batch.token_ids.push_back(0);
+      batch.token_ids.push_back(0);  // last: rows() counts these
     }
     for (int row = 0; row < batch.rows(); ++row) batch.logit_rows.push_back(row);
     return batch;

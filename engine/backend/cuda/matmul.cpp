@@ -306,7 +306,7 @@ class Matmul::Library {
   std::map<MatmulKey, std::optional<Algorithm>> choices_;
   // A product that comes again asks the library nothing. While a graph is recorded that is a must,
   // since some versions cannot answer then; passes run once before. There are at most as many as a
-  // step may have rows, for each of the model's dozen or so matrices: some megabytes.
+  // step may have rows, for each of the model's dozen or so matrices.
   std::map<ExactShape, std::optional<Algorithm>> settled_;
 };
 

@@ -74,7 +74,7 @@ class ByteState {
   uint16_t writer_ = 0;
 };
 
-// The states of an allocation's bytes, 72 bytes each; there when they are needed.
+// The states of an allocation's bytes, many times their size; there when they are needed.
 class ByteHistory {
  public:
   explicit ByteHistory(size_t bytes) : pages_(bytes / kPageBytes + 1) {}

@@ -59,8 +59,9 @@ struct alignas(16) EmulatedVector4 {
 
  private:
   static void note(const void* vector, cogserve::emulator::Access access, const void* code) {
-    if (reinterpret_cast<uintptr_t>(vector) % 16 != 0)
+    if (reinterpret_cast<uintptr_t>(vector) % 16 != 0) {
       cogserve::emulator::fail("a misaligned address");
+    }
     cogserve::emulator::note_access(vector, 16, access, code);
   }
 };
