@@ -2,12 +2,13 @@
 """Helper of peer_llama_cpp.sh.
 
 Usage: peer_llama_cpp.py gguf FILE --dtype bf16|f16|q4_0 --layers N
-       peer_llama_cpp.py table --peer JSONL... --cogserve JSON...
+       peer_llama_cpp.py table --peer DTYPE... --cogserve NAME --turns N
 """
 import argparse
 import json
 import math
 import pathlib
+import statistics
 
 # The shapes of decode_bench.cpp.
 HIDDEN, INTERMEDIATE, HEADS, KV_HEADS, VOCAB, HEAD_DIM = 4096, 14336, 32, 8, 32000, 128
@@ -89,37 +90,42 @@ def write_gguf(path, dtype, layers):
 
 
 def read_peer(path):
-    """Sequences -> best tokens/s of llama-batched-bench."""
+    """Sequences -> best tokens/s of a run of llama-batched-bench."""
     best = {}
-    with open(path, encoding="utf-8") as lines:
-        for line in lines:
-            run = json.loads(line)
-            best[run["pl"]] = max(best.get(run["pl"], 0.0), run["speed_tg"])
+    for line in path.read_text(encoding="utf-8").splitlines():
+        run = json.loads(line)
+        best[run["pl"]] = max(best.get(run["pl"], 0.0), run["speed_tg"])
     return best
 
 
-def read_cogserve(paths):
-    """Sequences -> best tokens/s of some runs of decode_bench."""
+def read_cogserve(path):
+    """Sequences -> best tokens/s of a run of decode_bench."""
     best = {}
-    for path in paths:
-        for run in json.loads(pathlib.Path(path).read_text(encoding="utf-8"))["benchmarks"]:
-            if run["run_type"] != "iteration":
-                continue
-            sequences = int(run["name"].split("/")[0].rsplit("_", 1)[1])
-            best[sequences] = max(best.get(sequences, 0.0), run["tokens/s"])
+    for run in json.loads(path.read_text(encoding="utf-8"))["benchmarks"]:
+        if run["run_type"] != "iteration":
+            continue
+        sequences = int(run["name"].split("/")[0].rsplit("_", 1)[1])
+        best[sequences] = max(best.get(sequences, 0.0), run["tokens/s"])
     return best
 
 
-def print_table(peer_paths, cogserve_paths):
-    names = ["llama.cpp " + pathlib.Path(path).stem for path in peer_paths]
-    peers = [read_peer(path) for path in peer_paths]
-    ours = read_cogserve(cogserve_paths)
-    print("\ntokens/s, and cogserve's as a multiple of each llama.cpp's")
-    print(f"{'sequences':>9} {'cogserve':>9} " + " ".join(f"{name:>22}" for name in names))
-    for sequences in sorted(ours):
-        columns = (f"{peer[sequences]:14.2f} {ours[sequences] / peer[sequences]:6.2f}x"
-                   for peer in peers)
-        print(f"{sequences:9} {ours[sequences]:9.2f} " + " ".join(columns))
+def print_table(dtypes, name, turns):
+    """Of the files peer-DTYPE-TURN.jsonl and cogserve-NAME-TURN.json in this directory."""
+    ours = [read_cogserve(pathlib.Path(f"cogserve-{name}-{turn}.json")) for turn in range(turns)]
+    peers = {dtype: [read_peer(pathlib.Path(f"peer-{dtype}-{turn}.jsonl"))
+                     for turn in range(turns)] for dtype in dtypes}
+    print(f"\ntokens/s, the best of {turns} turns; cogserve's as a multiple of llama.cpp's in the "
+          "median turn (least to most)")
+    print(f"{'sequences':>9} {'cogserve':>9} " +
+          " ".join(f"{'llama.cpp ' + dtype:>16}{'':20}" for dtype in dtypes))
+    for sequences in sorted(ours[0]):
+        columns = []
+        for runs in peers.values():
+            ratios = [our[sequences] / run[sequences] for our, run in zip(ours, runs)]
+            columns.append(f"{max(run[sequences] for run in runs):16.2f} "
+                           f"{statistics.median(ratios):5.2f}x ({min(ratios):.2f} to "
+                           f"{max(ratios):.2f})")
+        print(f"{sequences:9} {max(our[sequences] for our in ours):9.2f} " + " ".join(columns))
 
 
 def main():
@@ -132,12 +138,13 @@ def main():
     gguf_command.add_argument("--layers", type=int, required=True)
     table_command = commands.add_parser("table")
     table_command.add_argument("--peer", nargs="+", required=True)
-    table_command.add_argument("--cogserve", nargs="+", required=True)
+    table_command.add_argument("--cogserve", required=True)
+    table_command.add_argument("--turns", type=int, required=True)
     arguments = parser.parse_args()
     if arguments.command == "gguf":
         write_gguf(arguments.file, arguments.dtype, arguments.layers)
     else:
-        print_table(arguments.peer, arguments.cogserve)
+        print_table(arguments.peer, arguments.cogserve, arguments.turns)
 
 
 if __name__ == "__main__":

@@ -1,8 +1,9 @@
 #!/usr/bin/env bash
 # Batched decoding beside llama.cpp: the same layer shapes, the same contexts and threads, by turns
 # in one run, with 16-bit weights (ours with f32 activations, and with bf16 ones, as the peer has
-# them where its weights are bf16) and with 4-bit ones (and an 8-bit head); prints a table of each
-# with the best of all turns.
+# them where its weights are bf16) and with 4-bit ones (and an 8-bit head); prints a table of each:
+# the best of all turns, and how many times llama.cpp's figure ours is within a turn (the median
+# turn, the least and the most).
 #
 # Usage: tests/bench/peer_llama_cpp.sh SCRATCH_DIR [THREADS [TURNS [LAYERS]]]
 #
@@ -12,7 +13,7 @@
 #
 # What is not alike, and whom it helps: llama-batched-bench feeds random tokens and samples none
 # (llama.cpp); its keys and values are f16, ours f32 (llama.cpp); its Q4_0 has groups of 32 in 4.5
-# bits an element, our int4 groups of 128 in 4.25 (cogserve).
+# bits an element, our int4 groups of 128 in 4.125 (cogserve).
 set -euo pipefail
 scratch=${1:?Usage: $0 SCRATCH_DIR [THREADS [TURNS [LAYERS]]]}
 threads=${2:-$(nproc)}
@@ -53,36 +54,35 @@ for dtype in bf16 f16 q4_0; do
   model=random-$layers-layers-$dtype.gguf
   [ -f "$model" ] || $python "$here/peer_llama_cpp.py" gguf "$model" --dtype $dtype --layers "$layers"
 done
-rm -f bf16.jsonl f16.jsonl q4_0.jsonl cogserve-*.json
+rm -f peer-*.jsonl cogserve-*.json
 
-# Contexts of 121 to 136 tokens, as decode_bench's.
+# Contexts of 121 to 136 tokens, as decode_bench's. Both do everything twice in a turn.
 run_peer() {
   echo "llama.cpp, $1 weights, $threads threads"
   $peer -m "random-$layers-layers-$1.gguf" -t "$threads" -tb "$threads" -c 8192 -npp 120 -pps \
-    -ntg 16 -npl 1,4,8,16,32 ${COGSERVE_PEER_FLAGS:-} --output-format jsonl 2>"$1.log" |
-    grep '^{' >>"$1.jsonl"
+    -ntg 16 -npl 1,1,4,4,8,8,16,16,32,32 ${COGSERVE_PEER_FLAGS:-} --output-format jsonl \
+    2>"$1.log" | grep '^{' >"peer-$1-$2.jsonl"
 }
 run_cogserve() {
   local name=$1
   shift
-  "$decode_bench" --threads "$threads" --tries 1 --layers "$layers" "$@" \
+  "$decode_bench" --threads "$threads" --tries 2 --layers "$layers" "$@" \
     --benchmark_out="cogserve-$name.json" --benchmark_out_format=json
 }
 
 # By turns, because a shared machine's memory is faster in one minute than in the next.
 for ((turn = 0; turn < turns; ++turn)); do
-  for dtype in bf16 f16; do run_peer $dtype; done
+  for dtype in bf16 f16; do run_peer $dtype "$turn"; done
   run_cogserve "f32-$turn"
   run_cogserve "bf16-$turn" --bf16-products 1
-  run_peer q4_0
+  run_peer q4_0 "$turn"
   run_cogserve "int4-$turn" --int4 1
 done
 for products in f32 bf16; do
   echo
   echo "16-bit weights, ours times $products activations"
-  $python "$here/peer_llama_cpp.py" table --peer bf16.jsonl f16.jsonl \
-    --cogserve cogserve-$products-*.json
+  $python "$here/peer_llama_cpp.py" table --peer bf16 f16 --cogserve $products --turns "$turns"
 done
 echo
 echo "4-bit weights"
-$python "$here/peer_llama_cpp.py" table --peer q4_0.jsonl --cogserve cogserve-int4-*.json
+$python "$here/peer_llama_cpp.py" table --peer q4_0 --cogserve int4 --turns "$turns"

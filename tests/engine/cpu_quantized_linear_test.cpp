@@ -227,7 +227,8 @@ std::string kind_name(const ::testing::TestParamInfo<WeightKind>& info) {
                              : kind.format == WeightFormat::kInt8 ? "int8"
                                                                   : "codebook4";
   return format + "_of_" + std::to_string(kind.group_size) + (kind.has_zeros ? "_with_zeros" : "") +
-         "_as_" + std::string(dtype_name(kind.dtype));
+         "_as_" + std::string(dtype_name(kind.dtype)) +
+         (kind.half_scales ? "_with_f16_scales" : "");
 }
 
 INSTANTIATE_TEST_SUITE_P(
@@ -236,6 +237,8 @@ INSTANTIATE_TEST_SUITE_P(
                       WeightKind{WeightFormat::kInt4, 50}, WeightKind{WeightFormat::kInt4, 200},
                       WeightKind{WeightFormat::kInt4, 7, true},
                       WeightKind{WeightFormat::kInt4, 128, true, DType::kF16},
+                      WeightKind{WeightFormat::kInt4, 128, false, DType::kBF16, true},
+                      WeightKind{WeightFormat::kInt4, 40, true, DType::kBF16, true},
                       WeightKind{WeightFormat::kInt8, 1 << 20},
                       WeightKind{WeightFormat::kInt8, 128, false, DType::kBF16},
                       WeightKind{WeightFormat::kCodebook4, 64, false, DType::kBF16},
@@ -243,12 +246,25 @@ INSTANTIATE_TEST_SUITE_P(
                       WeightKind{WeightFormat::kCodebook4, 64}),
     kind_name);
 
+TEST(CpuQuantizedLinearScales, have_the_same_bits_in_f16_and_take_less_memory) {
+  CpuBackend backend(1);
+  const Matrix x = Matrix::random(9, 300, 5);
+  for (const bool zeros : {false, true}) {
+    const RandomWeight w({WeightFormat::kInt4, 32, zeros, DType::kBF16, true}, 50, 300, 1);
+    HostWeight wide = w.host();
+    wide.scale_dtype = DType::kF32;
+    EXPECT_TRUE(testing::same_bits(multiply(backend, x, *backend.load_weight(w.host()), nullptr),
+                                   multiply(backend, x, *backend.load_weight(wide), nullptr)));
+    EXPECT_LT(cpu::weight_bytes(w.host()), cpu::weight_bytes(wide));
+  }
+}
+
 // in is 1792, 4096, 14336 or 15360 in the published model; a few outputs will do.
 TEST(CpuQuantizedLinearShapes, every_inner_size_of_the_published_model_is_exact) {
   CpuBackend backend(2);
   for (const int64_t in : {1792, 4096, 14336, 15360}) {
-    for (const WeightKind& kind :
-         {WeightKind{WeightFormat::kInt4, 128}, WeightKind{WeightFormat::kInt8, in}}) {
+    for (const WeightKind& kind : {WeightKind{WeightFormat::kInt4, 128, false, DType::kF32, true},
+                                   WeightKind{WeightFormat::kInt8, in}}) {
       const RandomWeight w(kind, 35, in, 3);
       const Matrix x = whole_numbers(17, in, kind.group_size, 4);
       const Matrix y = multiply(backend, x, *backend.load_weight(w.host()), nullptr);

@@ -81,6 +81,7 @@ absl::StatusOr<Weight> CpuBackend::load_weight(const HostWeight& source) {
   weight.in_features = source.in_features;
   weight.group_size = source.group_size;
   weight.has_zeros = source.has_zeros;
+  weight.scale_dtype = source.scale_dtype;
   absl::StatusOr<Buffer> storage = allocate(cpu::weight_bytes(source));
   if (!storage.ok()) return storage.status();
   weight.storage = *std::move(storage);

@@ -37,7 +37,9 @@ namespace cogserve::cpu::HWY_NAMESPACE {
 struct BlockProduct {
   const std::byte* records;  // of the weight, one after the other
   size_t record_bytes;
+  size_t zeros_at;
   size_t codes_at;
+  bool half_scales;
   bool has_zeros;
   size_t depth;
   const int8_t* x;        // [block][depth / 4][row][4]
@@ -242,19 +244,30 @@ struct Int8Codes {
   }
 };
 
+// Scales of vector `part` of a panel.
+HWY_INLINE hn::Vec<Sum32> load_scales(const BlockProduct& product, const std::byte* record,
+                                      size_t part) {
+  const Sum32 d;
+  const hn::Rebind<hwy::float16_t, Sum32> d16;
+  if (!product.half_scales) {
+    return hn::LoadU(d, reinterpret_cast<const float*>(record) + part * kWords);
+  }
+  const auto* halves = reinterpret_cast<const hwy::float16_t*>(record);
+  return hn::PromoteTo(d, hn::LoadU(d16, halves + part * kWords));
+}
+
 // results += (sums - zero * x's sum) * scale * x's scale.
 template <class Codes, size_t kRows>
 HWY_INLINE void add_block(const BlockProduct& product, const std::byte* record, size_t block,
                           const BlockSums<kRows>& sums) {
   const Sum32 d;
   const I32 d32;
-  const auto* scales = reinterpret_cast<const float*>(record);
-  const auto* zeros = reinterpret_cast<const int32_t*>(record) + kPanelWidth;
+  const auto* zeros = reinterpret_cast<const int32_t*>(record + product.zeros_at);
   COGSERVE_UNROLL
   for (size_t v = 0; v < kParts; ++v) {
-    const auto scale = hn::Load(d, scales + v * kWords);
+    const auto scale = load_scales(product, record, v);
     const auto zero =
-        product.has_zeros ? hn::Load(d32, zeros + v * kWords) : hn::Set(d32, Codes::kZero);
+        product.has_zeros ? hn::LoadU(d32, zeros + v * kWords) : hn::Set(d32, Codes::kZero);
     COGSERVE_UNROLL
     for (size_t r = 0; r < kRows; ++r) {
       const auto x_sum = hn::Set(d32, product.x_sums[block * kRows + r]);
@@ -314,12 +327,16 @@ struct Int8Codes {
   }
 };
 
+HWY_INLINE float scale_at(const BlockProduct& product, const std::byte* record, size_t column) {
+  return product.half_scales ? to_float(reinterpret_cast<const Float16*>(record)[column])
+                             : reinterpret_cast<const float*>(record)[column];
+}
+
 template <class Codes, size_t kRows>
 void multiply_blocks(const BlockProduct& product) {
   for (size_t block = 0; block < product.blocks; ++block) {
     const std::byte* record = product.records + block * product.record_bytes;
-    const auto* scales = reinterpret_cast<const float*>(record);
-    const auto* zeros = reinterpret_cast<const int32_t*>(record) + kPanelWidth;
+    const auto* zeros = reinterpret_cast<const int32_t*>(record + product.zeros_at);
     const auto* codes = reinterpret_cast<const uint8_t*>(record + product.codes_at);
     const int8_t* x = product.x + block * product.depth * kRows;
     for (size_t r = 0; r < kRows; ++r) {
@@ -336,7 +353,7 @@ void multiply_blocks(const BlockProduct& product) {
       for (size_t n = 0; n < kPanelWidth; ++n) {
         const int32_t zero = product.has_zeros ? zeros[n] : Codes::kZero;
         const auto sum = static_cast<float>(sums[n] - zero * product.x_sums[at]);
-        result[n] = std::fma(sum, scales[n] * product.x_scales[at], result[n]);
+        result[n] = std::fma(sum, scale_at(product, record, n) * product.x_scales[at], result[n]);
       }
     }
   }

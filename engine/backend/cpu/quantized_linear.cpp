@@ -33,6 +33,7 @@ struct QuantizedJob {
   QuantizedLayout layout;
   const std::byte* records;
   WeightFormat format;
+  bool half_scales;
   bool has_zeros;
   Tensor x;
   int8_t* codes;
@@ -105,7 +106,9 @@ void multiply_panel(const QuantizedJob& job, size_t panel, size_t tile_begin, si
       multiply_rows<Codes>(
           rows, {.records = job.records + (panel * layout.blocks + block) * layout.record_bytes,
                  .record_bytes = layout.record_bytes,
+                 .zeros_at = layout.zeros_at,
                  .codes_at = layout.codes_at,
+                 .half_scales = job.half_scales,
                  .has_zeros = job.has_zeros,
                  .depth = layout.depth,
                  .x = job.codes + at * layout.depth,
@@ -157,7 +160,7 @@ HWY_EXPORT(quantized_tile_rows);
 
 QuantizedLayout layout_of(const Weight& weight) {
   return QuantizedLayout(weight.format, weight.out_features, weight.in_features, weight.group_size,
-                         weight.has_zeros);
+                         weight.scale_dtype, weight.has_zeros);
 }
 
 // One block of one output (column `column` of its panel).
@@ -181,12 +184,18 @@ void pack_record(const HostWeight& source, const QuantizedLayout& layout, size_t
   std::memset(record, 0, layout.record_bytes);
   const size_t first = panel * kPanelWidth;
   const size_t columns = std::min<size_t>(kPanelWidth, source.out_features - first);
-  auto* scales = reinterpret_cast<float*>(record);
-  auto* zeros = reinterpret_cast<int32_t*>(record) + kPanelWidth;
+  const bool half_scales = source.scale_dtype == DType::kF16;
+  auto* halves = reinterpret_cast<Float16*>(record);
+  auto* floats = reinterpret_cast<float*>(record);
+  auto* zeros = reinterpret_cast<int32_t*>(record + layout.zeros_at);
   for (size_t column = 0; column < columns; ++column) {
     const size_t row = first + column;
     const size_t group = row * source.groups() + layout.group_of(block);
-    scales[column] = source.scales[group];
+    if (half_scales) {
+      halves[column] = to_float16(source.scales[group]);
+    } else {
+      floats[column] = source.scales[group];
+    }
     if (source.has_zeros) zeros[column] = source.zeros[group];
     pack_codes(source, row * layout.in + layout.begin(block), layout.size(block), column,
                record + layout.codes_at);
@@ -206,6 +215,7 @@ void multiply_chunk(const Tensor& x, const Weight& weight, const Tensor* bias, c
   const QuantizedJob job{.layout = layout,
                          .records = static_cast<const std::byte*>(weight.storage.data()),
                          .format = weight.format,
+                         .half_scales = weight.scale_dtype == DType::kF16,
                          .has_zeros = weight.has_zeros,
                          .x = x,
                          .codes = reinterpret_cast<int8_t*>(sums + blocks),
@@ -232,7 +242,7 @@ void multiply_chunk(const Tensor& x, const Weight& weight, const Tensor* bias, c
 
 size_t quantized_weight_bytes(const HostWeight& form) {
   return QuantizedLayout(form.format, form.out_features, form.in_features, form.group_size,
-                         form.has_zeros)
+                         form.scale_dtype, form.has_zeros)
       .bytes();
 }
 

@@ -4,7 +4,7 @@
 // Against W of HostWeight's definition, an element of y is off by at most
 // sum_k |W[n, k]| * max |x of k's block| / 254 for the rounding of x, and by the rounding of W to
 // its dtype, which is not done here. Work: 2 * rows * in * out operations on bytes; at few rows the
-// bytes of W (0.53 an element for int4 in groups of 128) are all that counts.
+// bytes of W (0.52 an element for int4 in groups of 128 with f16 scales) are all that counts.
 #pragma once
 
 #include <cstddef>

@@ -4,7 +4,7 @@
 // A block is at most 128 inputs of one group of the weight, so that one scale holds for all of its
 // codes. It has room for `depth` inputs, a multiple of 32; where there is no such input, x is zero.
 // In memory a panel is one forward stream of records, block after block:
-//   16 f32 scales; 16 i32 zeros where the weight has them; the codes.
+//   16 scales, f16 or f32; 16 i32 zeros where the weight has them; the codes.
 // int4: for each 8 inputs one 32-bit word for each output, byte i holding input i in the low nibble
 // and input 4 + i in the high one. int8: for each 4 inputs the 4 bytes of each output.
 #pragma once
@@ -24,13 +24,14 @@ inline constexpr size_t kStepInputs = 32;
 
 struct QuantizedLayout {
   QuantizedLayout(WeightFormat format, size_t out_features, size_t in_features, size_t group_size,
-                  bool has_zeros)
+                  DType scale_dtype, bool has_zeros)
       : in(in_features),
         group(std::min(group_size, in_features)),
         panels(panel_count(out_features)),
         blocks_per_group(ceil_div(group, kBlockInputs)),
         depth(ceil_div(std::min(group, kBlockInputs), kStepInputs) * kStepInputs),
-        codes_at(kPanelWidth * (has_zeros ? 8 : 4)),
+        zeros_at(kPanelWidth * dtype_size(scale_dtype)),
+        codes_at(zeros_at + (has_zeros ? kPanelWidth * sizeof(int32_t) : 0)),
         record_bytes(codes_at + depth * kPanelWidth / (format == WeightFormat::kInt4 ? 2 : 1)) {
     const size_t groups = ceil_div(in, group);
     const size_t last = in - (groups - 1) * group;
@@ -54,7 +55,8 @@ struct QuantizedLayout {
   size_t blocks_per_group;
   size_t blocks;  // of a panel
   size_t depth;
-  size_t codes_at;  // in a record
+  size_t zeros_at;  // in a record
+  size_t codes_at;
   size_t record_bytes;
 };
 
