@@ -131,31 +131,42 @@ absl::Status check_plan(const MemoryPlan& plan) {
                                  ", and ", mib(plan.budget), " may be used"));
 }
 
-absl::StatusOr<MemoryPlan> plan_memory(const EngineConfig& config) {
-  const auto traits = device_traits(config.device);
-  if (!traits.ok()) return traits.status();
+namespace {
+
+// From the configuration and, of a quantised checkpoint, the tensors' forms.
+absl::StatusOr<MemoryPlan> plan_within(const EngineConfig& config, const DeviceTraits& traits,
+                                       int64_t budget) {
   const auto model = read_model_config(config.model_dir);
   if (!model.ok()) return model.status();
-  int64_t budget = 0;
-  if (config.gpu_memory > 0) {
-    budget = memory_budget(config, *traits, config.gpu_memory);
-  } else {
-    const auto backend = make_backend(config.device, config.threads);
-    if (!backend.ok()) {
-      return make_error(absl::StatusCode::kFailedPrecondition, "DEVICE", "device",
-                        absl::StrCat(backend.status().message(),
-                                     "; --gpu-memory plans for a device that is not here"));
-    }
-    budget = memory_budget(config, *traits, **backend);
-  }
   EngineConfig sizes_only = config;
   // A dense checkpoint's config says it all; a quantised one's does not say of what.
   if (model->quantization.method == QuantMethod::kNone) sizes_only.load_format = LoadFormat::kDummy;
   const auto source = open_weights(sizes_only, *model);
   if (!source.ok()) return source.status();
-  const auto weights = measure_weights(*traits, *model, config.formats, source->get());
+  const auto weights = measure_weights(traits, *model, config.formats, source->get());
   if (!weights.ok()) return weights.status();
-  return plan_memory(*model, config, *weights, *traits, budget);
+  return plan_memory(*model, config, *weights, traits, budget);
+}
+
+}  // namespace
+
+absl::StatusOr<MemoryPlan> plan_memory(const EngineConfig& config) {
+  if (config.gpu_memory == 0) return plan_memory_here(config);
+  const auto traits = device_traits(config.device);
+  if (!traits.ok()) return traits.status();
+  return plan_within(config, *traits, memory_budget(config, *traits, config.gpu_memory));
+}
+
+absl::StatusOr<MemoryPlan> plan_memory_here(const EngineConfig& config) {
+  const auto traits = device_traits(config.device);
+  if (!traits.ok()) return traits.status();
+  const auto backend = make_backend(config.device, config.threads);
+  if (!backend.ok()) {
+    return make_error(absl::StatusCode::kFailedPrecondition, "DEVICE", "device",
+                      absl::StrCat(backend.status().message(),
+                                   "; --gpu-memory plans for a device that is not here"));
+  }
+  return plan_within(config, *traits, memory_budget(config, *traits, **backend));
 }
 
 }  // namespace cogserve

@@ -67,5 +67,7 @@ absl::Status check_plan(const MemoryPlan& plan);
 // of `config.gpu_memory`, else of the device itself, which must be there: else FAILED_PRECONDITION
 // DEVICE.
 absl::StatusOr<MemoryPlan> plan_memory(const EngineConfig& config);
+// The same for the device itself, of which `config.gpu_memory` may be less: as Engine::create plans.
+absl::StatusOr<MemoryPlan> plan_memory_here(const EngineConfig& config);
 
 }  // namespace cogserve

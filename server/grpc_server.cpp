@@ -1,4 +1,5 @@
 #include "server/grpc_server.hpp"
+#include "server/awake_time.hpp"
 
 #include <arpa/inet.h>
 #include <grpc/grpc.h>
@@ -20,7 +21,6 @@ constexpr int kSoftMetadataBytes = 8 << 10;
 constexpr int kHardMetadataBytes = 16 << 10;
 constexpr size_t kMemoryQuota = size_t{1} << 30;
 constexpr std::chrono::milliseconds kWatchPeriod{500};
-constexpr std::chrono::milliseconds kOversleep{2000};
 constexpr std::chrono::milliseconds kCancelPeriod{20};
 constexpr int kStallSteps = 3;  // of a stall's time, after the first health says so
 
@@ -201,19 +201,14 @@ void GrpcServer::shutdown(std::chrono::milliseconds grace) {
 void GrpcServer::watch() {
   const auto period = std::min(
       {kWatchPeriod, watch_options_.patience / 2, watch_options_.stall_timeout / kStallSteps / 2});
-  Clock::time_point last_look = Clock::now();
-  Clock::time_point awake_since = last_look;
+  AwakeTime awake(period);
   std::unique_lock lock(mutex_);
   while (!stop_watching_.wait_for(lock, period, [this] { return stopping_; })) {
     const ServedModel* const model = model_;
     lock.unlock();
-    const Clock::time_point now = Clock::now();
-    // A process that was stopped, or its whole machine, finds every clock late: nobody is to blame.
-    const bool overslept = now - last_look > period + kOversleep;
-    if (overslept) awake_since = now;
-    last_look = now;
-    if (model != nullptr) check_engine(model->engine(), awake_since);
-    if (!overslept) check_calls(awake_since);
+    const bool overslept = awake.overslept();
+    if (model != nullptr) check_engine(model->engine(), awake.since());
+    if (!overslept) check_calls(awake.since());
     lock.lock();
   }
 }

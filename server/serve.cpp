@@ -5,6 +5,7 @@
 #include <sys/resource.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <chrono>
 #include <cstdio>
 #include <cstdlib>
@@ -15,6 +16,7 @@
 
 #include "absl/status/statusor.h"
 #include "engine/base/error.hpp"
+#include "server/awake_time.hpp"
 #include "server/banner.hpp"
 #include "server/grpc_server.hpp"
 #include "server/log.hpp"
@@ -47,7 +49,7 @@ constexpr milliseconds kHardExit{10000};
 
 // A model that does not fit: the table says more than the line.
 void print_plan(const EngineConfig& config) {
-  const auto plan = plan_memory(config);
+  const auto plan = plan_memory_here(config);
   if (plan.ok()) std::fprintf(stderr, "\n%s\n", plan_table(*plan).c_str());
 }
 
@@ -71,14 +73,25 @@ void stop_if_signalled(const StopSignals& signals, milliseconds wait = milliseco
   _exit(0);
 }
 
+// A device that hangs in its very first steps would never serve, nor end.
+void leave_if_stuck(const Engine& engine, milliseconds stall_timeout, AwakeTime* awake) {
+  awake->overslept();
+  if (std::min(engine.silence(), Clock::now() - awake->since()) <= stall_timeout) return;
+  log_event(LogLevel::kError, "engine.stuck", {{"while", "warming up"}});
+  _exit(kExitEngineFailed);
+}
+
 // On a slow device a picture takes minutes: says so, and how to do without.
-absl::Status warm_up_while_watching(const StopSignals& signals, milliseconds max_ttft,
+absl::Status warm_up_while_watching(const StopSignals& signals, const ServeOptions& options,
                                     Engine& engine) {
+  const milliseconds max_ttft = options.chat.max_ttft;
+  AwakeTime awake(kWarmupPoll);
   const Clock::time_point begin = Clock::now();
   const auto passed = [&] { return std::chrono::duration<double>(Clock::now() - begin); };
   std::chrono::duration<double> next_notice = kFirstWarmupNotice;
   absl::Status status = warm_up(engine, [&] {
     stop_if_signalled(signals, kWarmupPoll);
+    leave_if_stuck(engine, options.stall_timeout, &awake);
     if (passed() < next_notice) return;
     log_event(LogLevel::kInfo, "warming_up",
               {{"seconds", passed().count()}, {"skipped_by", "--no-warmup"}});
@@ -111,7 +124,7 @@ absl::StatusOr<std::unique_ptr<ServedModel>> load_model(const StopSignals& signa
   }
   if (!engine.ok()) return engine.status();
   if (options.warmup) {
-    absl::Status status = warm_up_while_watching(signals, options.chat.max_ttft, **engine);
+    absl::Status status = warm_up_while_watching(signals, options, **engine);
     if (!status.ok()) return status;
   }
   ServedModelOptions served;

@@ -1,7 +1,8 @@
-// `cogserve serve` on a device that breaks: serve_with_fault lost|hang SEQUENCES [serve's options]
+// `cogserve serve` on a device that breaks:
+//   serve_with_fault lost|hang SEQUENCES DRAWS [serve's options]
 //
-// After 40 draws of tokens for so many sequences at once the device is lost, or hangs for good. All
-// else is the CPU's.
+// After DRAWS draws of tokens for so many sequences at once the device is lost, or hangs for good.
+// All else is the CPU's.
 #include <unistd.h>
 
 #include <cstdio>
@@ -19,9 +20,9 @@
 namespace cogserve {
 namespace {
 
-constexpr int kGoodDraws = 40;
 bool device_hangs = false;
 size_t sequences_at_once = 0;
+int good_draws = 0;
 
 class BreakingBackend : public ForwardingBackend {
  public:
@@ -30,7 +31,7 @@ class BreakingBackend : public ForwardingBackend {
 
  private:
   void before_sample(std::span<const SampleRow> rows) override {
-    if (rows.size() < sequences_at_once || ++draws_ <= kGoodDraws) return;
+    if (rows.size() < sequences_at_once || ++draws_ <= good_draws) return;
     if (!device_hangs) throw DeviceFault("the device is lost");
     std::fputs("test device.hangs for=good\n", stderr);
     while (true) pause();
@@ -57,11 +58,12 @@ absl::StatusOr<DeviceTraits> device_traits(std::string_view /*device*/) {
 
 int main(int argc, char** argv) {
   const std::string_view fault = argc > 1 ? argv[1] : "";
-  if (argc < 3 || (fault != "lost" && fault != "hang")) {
-    std::fprintf(stderr, "usage: %s lost|hang SEQUENCES [serve's options]\n", argv[0]);
+  if (argc < 4 || (fault != "lost" && fault != "hang")) {
+    std::fprintf(stderr, "usage: %s lost|hang SEQUENCES DRAWS [serve's options]\n", argv[0]);
     return cogserve::kExitUsage;
   }
   cogserve::device_hangs = fault == "hang";
   cogserve::sequences_at_once = std::strtoul(argv[2], nullptr, 10);
-  return cogserve::run_serve({argv + 3, argv + argc});
+  cogserve::good_draws = std::atoi(argv[3]);
+  return cogserve::run_serve({argv + 4, argv + argc});
 }

@@ -121,7 +121,7 @@ class ServerEnd(unittest.TestCase):
         self.assertGreater(stream.tokens, 0)
 
     def test_a_lost_device_ends_every_stream_and_the_process(self):
-        server, client = self.start([SERVE_WITH_FAULT, "lost", "3"])
+        server, client = self.start([SERVE_WITH_FAULT, "lost", "3", "40"])
         streams = [Stream(client, 1000) for _ in range(3)]
         for stream in streams:
             self.expect_cut(stream, "ENGINE_RESTARTING")
@@ -129,15 +129,24 @@ class ServerEnd(unittest.TestCase):
         self.assertTrue(server.said("engine.fault"), server.log)
 
     def test_a_step_that_hangs_ends_every_stream_and_the_process(self):
-        server, client = self.start([SERVE_WITH_FAULT, "hang", "3"], "--stall-timeout", "1s")
+        server, client = self.start([SERVE_WITH_FAULT, "hang", "3", "40"], "--stall-timeout", "1s")
         streams = [Stream(client, 1000) for _ in range(3)]
         for stream in streams:
             self.expect_cut(stream, "ENGINE_STALLED")
         self.assertEqual(server.wait(), 76)
         self.assertTrue(server.said("engine.stuck"), server.log)
 
+    def test_a_device_that_breaks_while_warming_up_ends_the_process(self):
+        for fault, code, event in (("lost", 78, "startup.failed"), ("hang", 76, "engine.stuck")):
+            server = subprocess.run(
+                [SERVE_WITH_FAULT, fault, "1", "0", "--stall-timeout", "1s", "--grpc-port", "0"],
+                stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=GIVE_UP,
+                check=False)
+            self.assertEqual(server.returncode, code, server.stdout)
+            self.assertIn(f" {event} ", server.stdout)
+
     def test_a_step_that_hangs_does_not_hold_a_second_signal(self):
-        server, client = self.start([SERVE_WITH_FAULT, "hang", "1"])
+        server, client = self.start([SERVE_WITH_FAULT, "hang", "1", "40"])
         stream = self.begin(client, 1000)
         self.await_event(server, "device.hangs")
         server.process.send_signal(signal.SIGTERM)
@@ -147,7 +156,7 @@ class ServerEnd(unittest.TestCase):
         self.assertEqual(server.wait(), 0)
 
     def test_a_step_that_outlasts_a_drain_does_not_hold_the_process(self):
-        server, client = self.start([SERVE_WITH_FAULT, "hang", "1"], "--shutdown-timeout", "0")
+        server, client = self.start([SERVE_WITH_FAULT, "hang", "1", "40"], "--shutdown-timeout", "0")
         stream = self.begin(client, 1000)
         self.await_event(server, "device.hangs")
         server.process.send_signal(signal.SIGTERM)

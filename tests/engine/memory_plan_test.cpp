@@ -205,6 +205,19 @@ TEST(MemoryPlan, is_made_from_a_directory_that_has_only_a_config) {
   EXPECT_EQ(error_reason(plan_memory(config).status()), "UNKNOWN_DEVICE");
 }
 
+TEST(MemoryPlan, of_a_device_that_is_here_never_counts_on_more_than_it_has) {
+  const TemporaryDirectory directory;
+  directory.write("config.json", tiny_config_json());
+  EngineConfig config;
+  config.model_dir = directory.path();
+  const int64_t machine = make_backend("cpu", 1).value()->total_memory();
+  config.gpu_memory = 2 * machine;
+  EXPECT_EQ(plan_memory(config)->budget, 2 * machine);
+  EXPECT_LE(plan_memory_here(config)->budget, machine);
+  config.gpu_memory = kGB;
+  EXPECT_EQ(plan_memory_here(config)->budget, kGB);
+}
+
 TEST(MemoryPlan, a_device_that_is_not_here_needs_a_size) {
   const TemporaryDirectory directory;
   directory.write("config.json", tiny_config_json());
