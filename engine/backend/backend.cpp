@@ -5,6 +5,7 @@
 
 #include "engine/backend/cpu/cpu_backend.hpp"
 #include "engine/backend/cuda/own_memory.hpp"
+#include "engine/backend/cuda/quantized_layout.hpp"
 #include "engine/backend/cuda/weight_memory.hpp"
 #include "engine/backend/device_traits.hpp"
 #include "engine/base/error.hpp"
@@ -42,6 +43,7 @@ absl::StatusOr<DeviceTraits> device_traits(std::string_view device) {
                         .own_bytes = cuda::kOwnBytes,
                         .own_bytes_per_token_id = cuda::kChangedBytesPerTokenId,
                         .granularity = cuda::kGranularity,
+                        .group_multiple = cuda::kGroupMultiple,
                         .weight_bytes = cuda::weight_bytes,
                         .vector_bytes = cuda::vector_bytes};
   }

@@ -28,6 +28,8 @@ struct DeviceTraits {
   int64_t allocated(int64_t bytes) const {
     return (bytes + granularity - 1) / granularity * granularity;
   }
+  // Where a row of a quantised weight has several groups, they are multiples of so many inputs.
+  int64_t group_multiple = 1;
   // Bytes that load_weight takes for a matrix, and load_vector for n values, of those that
   // reserve_weights is given. The arrays of `form` are not looked at.
   size_t (*weight_bytes)(const HostWeight& form) = nullptr;

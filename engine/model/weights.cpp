@@ -11,6 +11,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
 #include "engine/base/check.hpp"
+#include "engine/base/error.hpp"
 #include "engine/model/quantize.hpp"
 
 namespace cogserve {
@@ -227,6 +228,18 @@ absl::StatusOr<StoredTensor> require_slot(WeightSource* source, const Slot& slot
                                     : source->require(slot.name, slot.shape);
 }
 
+absl::Status check_groups(const DeviceTraits& traits, const Slot& slot,
+                          const StoredTensor& stored) {
+  const int64_t in = slot.elements() / slot.shape[0];
+  const bool many = stored.format != WeightFormat::kDense && stored.group_size < in;
+  if (!many || stored.group_size % traits.group_multiple == 0) return absl::OkStatus();
+  return invalid_argument(
+      "CHECKPOINT_QUANT_GROUP", slot.name,
+      absl::StrCat("tensor '", slot.name, "': expected groups of a multiple of ",
+                   traits.group_multiple, " inputs on this device, got ", stored.group_size,
+                   "; --device cpu takes any"));
+}
+
 // Bytes that load_slot allocates.
 size_t slot_bytes(const DeviceTraits& traits, const Slot& slot, const StoredTensor& stored) {
   const int64_t elements = slot.elements();
@@ -285,10 +298,12 @@ absl::StatusOr<WeightBytes> measure_weights(const DeviceTraits& traits, const Mo
   for (const Slot& slot : Layout(config, formats, &weights).take()) {
     const absl::StatusOr<StoredTensor> stored = require_slot(source, slot);
     if (!stored.ok()) return stored.status();
+    if (absl::Status fit = check_groups(traits, slot, *stored); !fit.ok()) return fit;
     int64_t& side = slot.name.starts_with("model.vision.") ? bytes.vision : bytes.decoder;
     side += static_cast<int64_t>(slot_bytes(traits, slot, *stored));
     if (slot.name == kEmbedding) bytes.stored = stored->dtype;
   }
+  if (absl::Status complete = source->finish(); !complete.ok()) return complete;
   return bytes;
 }
 

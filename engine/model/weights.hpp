@@ -106,7 +106,8 @@ struct WeightBytes {
 };
 
 // The most that load_weights allocates on a device. Requires every tensor, reads none; the errors
-// are those of WeightSource::require_weight.
+// are those of WeightSource, and INVALID_ARGUMENT CHECKPOINT_QUANT_GROUP for groups that the device
+// has no kernel for.
 absl::StatusOr<WeightBytes> measure_weights(const DeviceTraits& traits, const ModelConfig& config,
                                             const WeightFormats& formats, WeightSource* source);
 

@@ -163,6 +163,18 @@ TEST(QuantisedCheckpoint, the_plan_is_what_loading_allocates) {
   }
 }
 
+TEST(QuantisedCheckpoint, groups_that_a_device_has_no_kernel_for_are_refused_by_the_plan) {
+  const ModelConfig config = read_model_config(fixture("gptq-v1")).value();
+  Checkpoint checkpoint = Checkpoint::open(fixture("gptq-v1"), config.quantization).value();
+  DeviceTraits traits = device_traits("cuda:0").value();
+  EXPECT_TRUE(measure_weights(traits, config, {}, &checkpoint).ok());
+  traits.group_multiple = 5;
+  const absl::Status refused = measure_weights(traits, config, {}, &checkpoint).status();
+  EXPECT_EQ(error_reason(refused), "CHECKPOINT_QUANT_GROUP");
+  EXPECT_THAT(refused.message(), HasSubstr("tensor 'model.layers.0."));
+  EXPECT_THAT(refused.message(), HasSubstr("a multiple of 5 inputs on this device, got 16"));
+}
+
 TEST(QuantisedCheckpoint, loaded_weights_are_described_by_what_they_became) {
   const auto backend = make_backend("cpu", 1).value();
   for (const auto& [set, description] :
@@ -240,6 +252,9 @@ TEST(QuantisedCheckpoint, a_label_without_quantised_matrices_is_refused) {
   Requirements requirements(&checkpoint);
   const absl::Status status = load_weights(nullptr, tiny_config(), &requirements, nullptr).status();
   EXPECT_EQ(error_reason(status), "CHECKPOINT_QUANT_LABEL");
+  // A plan says so too.
+  const DeviceTraits traits = device_traits("cpu").value();
+  EXPECT_EQ(measure_weights(traits, tiny_config(), {}, &checkpoint).status(), status);
   EXPECT_THAT(status.message(),
               HasSubstr("quant_method 'bitsandbytes' as in config.json, got none"));
 }

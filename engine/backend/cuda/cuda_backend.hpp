@@ -136,6 +136,7 @@ class CudaBackend final : public Backend {
   cuda::Staging staging_;
   cuda::Matmul matmul_;
   bool noticed_slow_products_ = false;
+  bool noticed_small_groups_ = false;
   cuda::DeviceMemory unpacked_;  // kUnpackedBytes
   cuda::DeviceMemory attention_scratch_;
   cuda::Sampler sampler_;

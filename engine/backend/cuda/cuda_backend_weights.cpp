@@ -185,9 +185,14 @@ void CudaBackend::multiply(const Tensor& x, const Tensor& matrix, const Tensor* 
 void CudaBackend::quantized_linear(const Tensor& x, const Weight& w, const Tensor* bias,
                                    const Tensor& y) {
   const cuda::QuantizedMatrix matrix = matrix_of(w);
-  if (x.rows <= cuda::kQuantizedRows && cuda::suits_quantized_matmul(matrix.layout)) {
-    cuda::quantized_matmul(x, matrix, bias, y, stream_.get());
-    return;
+  if (x.rows <= cuda::kQuantizedRows) {
+    if (cuda::suits_quantized_matmul(matrix.layout)) {
+      return cuda::quantized_matmul(x, matrix, bias, y, stream_.get());
+    }
+    if (!std::exchange(noticed_small_groups_, true)) {
+      notice("groups of " + std::to_string(w.group_size) +
+             " inputs, not of whole 64: such weights are unpacked in every step, which is slow");
+    }
   }
   const auto room = static_cast<int64_t>(cuda::kUnpackedBytes / cuda::kActivationBytes);
   const int64_t step = room / w.in_features / cuda::kTileOuts * cuda::kTileOuts;

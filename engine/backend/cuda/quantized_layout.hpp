@@ -24,6 +24,8 @@ namespace cogserve::cuda {
 
 inline constexpr int kTileOuts = 16;
 inline constexpr int kTileIns = 64;
+// Groups that can be unpacked, where a row has several, are multiples of so many inputs.
+inline constexpr int64_t kGroupMultiple = 4;
 inline constexpr int kTileSteps = 4;
 
 // The first of a step's inputs within the tile.

@@ -189,7 +189,7 @@ void dequantize(const QuantizedMatrix& w, int64_t first, const Tensor& y, cudaSt
   const QuantizedLayout& layout = w.layout;
   const bool one_group = layout.groups() == 1;
   check(first % kTileOuts == 0, "dequantize: outputs begin at a tile");
-  check(layout.group_size % 4 == 0 || one_group, "dequantize: groups of fours");
+  check(layout.group_size % kGroupMultiple == 0 || one_group, "dequantize: groups of fours");
   check(y.cols == layout.in && y.row_stride == y.cols, "dequantize: y is contiguous");
   check_counts(layout);
   const bool wide =
