@@ -142,6 +142,12 @@ absl::StatusOr<MemoryPlan> plan_within(const EngineConfig& config, const DeviceT
   // A dense checkpoint's config says it all; a quantised one's does not say of what.
   if (model->quantization.method == QuantMethod::kNone) sizes_only.load_format = LoadFormat::kDummy;
   const auto source = open_weights(sizes_only, *model);
+  if (absl::IsNotFound(source.status())) {
+    return make_error(
+        absl::StatusCode::kNotFound, error_reason(source.status()), "model",
+        absl::StrCat(source.status().message(), "; a quantised checkpoint (quant_method '",
+                     model->quantization.name, "') is planned from the headers of its files"));
+  }
   if (!source.ok()) return source.status();
   const auto weights = measure_weights(traits, *model, config.formats, source->get());
   if (!weights.ok()) return weights.status();

@@ -205,6 +205,20 @@ TEST(MemoryPlan, is_made_from_a_directory_that_has_only_a_config) {
   EXPECT_EQ(error_reason(plan_memory(config).status()), "UNKNOWN_DEVICE");
 }
 
+TEST(MemoryPlan, of_a_quantised_checkpoint_wants_its_files) {
+  const TemporaryDirectory directory;
+  std::string json = tiny_config_json();
+  json.insert(json.find('{') + 1,
+              R"("quantization_config": {"quant_method": "gptq", "bits": 4, "group_size": 128},)");
+  directory.write("config.json", json);
+  EngineConfig config;
+  config.model_dir = directory.path();
+  config.gpu_memory = 2 * kGB;
+  const absl::Status status = plan_memory(config).status();
+  EXPECT_EQ(error_reason(status), "CHECKPOINT_NOT_FOUND");
+  EXPECT_THAT(std::string(status.message()), testing::HasSubstr("(quant_method 'gptq')"));
+}
+
 TEST(MemoryPlan, of_a_device_that_is_here_never_counts_on_more_than_it_has) {
   const TemporaryDirectory directory;
   directory.write("config.json", tiny_config_json());
