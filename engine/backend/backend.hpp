@@ -156,6 +156,13 @@ class Backend {
   // --- norms, all statistics in f32 ----------------------------------------------------------
   // y = x / sqrt(mean(x^2) + eps) * weight
   virtual void rms_norm(const Tensor& x, const Tensor& weight, float eps, const Tensor& y) = 0;
+  // sum += x, rounded to the activations' dtype, and y = rms_norm(sum): the residual before a block
+  // of the decoder. y may be x.
+  virtual void add_rms_norm(const Tensor& x, const Tensor& weight, float eps, const Tensor& sum,
+                            const Tensor& y) {
+    add(x, sum);
+    rms_norm(sum, weight, eps, y);
+  }
   // y = (x - mean(x)) / sqrt(var(x) + eps) * weight + bias
   virtual void layer_norm(const Tensor& x, const Tensor& weight, const Tensor& bias, float eps,
                           const Tensor& y) = 0;

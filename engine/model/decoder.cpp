@@ -71,8 +71,11 @@ Tensor Decoder::forward(const Batch& batch, std::span<const KvLayer> kv) {
   const Tensor logits = a.logits.slice_rows(0, static_cast<int64_t>(batch.logit_rows.size()));
   backend_->run_pass(input_of(batch, kv), [&] {
     embed(batch, a.x);
-    for (size_t i = 0; i < weights_.layers.size(); ++i) {
-      run_layer(weights_.layers[i], kv[i], batch, a);
+    const std::vector<DecoderLayerWeights>& layers = weights_.layers;
+    backend_->rms_norm(a.x, layers.front().input_norm.weight.tensor, config_.rms_norm_eps, a.h);
+    for (size_t i = 0; i < layers.size(); ++i) {
+      const bool last = i + 1 == layers.size();
+      run_layer(layers[i], last ? nullptr : &layers[i + 1].input_norm.weight, kv[i], batch, a);
     }
     compute_logits(batch, a, logits);
   });
@@ -104,8 +107,8 @@ void Decoder::embed(const Batch& batch, const Tensor& x) {
   }
 }
 
-void Decoder::run_layer(const DecoderLayerWeights& layer, const KvLayer& kv, const Batch& batch,
-                        const Activations& a) {
+void Decoder::run_layer(const DecoderLayerWeights& layer, const Parameter* next_norm,
+                        const KvLayer& kv, const Batch& batch, const Activations& a) {
   const ExpertWeights& vision = layer.vision;
   const ExpertWeights& language = layer.language;
   const int split = batch.vision_rows;
@@ -113,20 +116,22 @@ void Decoder::run_layer(const DecoderLayerWeights& layer, const KvLayer& kv, con
   const float scale = 1.0f / std::sqrt(static_cast<float>(config_.head_dim()));
   const Tensor q = a.qkv.slice_cols(0, config_.hidden);
 
-  backend_->rms_norm(a.x, layer.input_norm.weight.tensor, eps, a.h);
   expert_linear(a.h, vision.qkv, language.qkv, split, a.qkv);
   backend_->rope_and_store_kv(a.qkv, config_.heads, batch.positions, batch.slots, rope_.table, kv);
   backend_->paged_attention(q, config_.heads, batch.runs, batch.block_tables, kv, scale,
                             a.attention);
   expert_linear(a.attention, vision.dense, language.dense, split, a.h);
-  backend_->add(a.h, a.x);
+  backend_->add_rms_norm(a.h, layer.post_attention_norm.weight.tensor, eps, a.x, a.h);
 
-  backend_->rms_norm(a.x, layer.post_attention_norm.weight.tensor, eps, a.h);
   expert_linear(a.h, vision.mlp.gate, language.mlp.gate, split, a.gate);
   expert_linear(a.h, vision.mlp.up, language.mlp.up, split, a.up);
   backend_->silu_mul(a.gate, a.up, a.gate);
   expert_linear(a.gate, vision.mlp.down, language.mlp.down, split, a.h);
-  backend_->add(a.h, a.x);
+  if (next_norm == nullptr) {
+    backend_->add(a.h, a.x);
+  } else {
+    backend_->add_rms_norm(a.h, next_norm->tensor, eps, a.x, a.h);
+  }
 }
 
 void Decoder::compute_logits(const Batch& batch, const Activations& a, const Tensor& logits) {

@@ -66,8 +66,9 @@ class Decoder {
 
   PassInput input_of(const Batch& batch, std::span<const KvLayer> kv);
   void embed(const Batch& batch, const Tensor& x);
-  void run_layer(const DecoderLayerWeights& layer, const KvLayer& kv, const Batch& batch,
-                 const Activations& a);
+  // From h, x normed for this layer, to x and, unless `next_norm` is null, h normed for the next.
+  void run_layer(const DecoderLayerWeights& layer, const Parameter* next_norm, const KvLayer& kv,
+                 const Batch& batch, const Activations& a);
   void compute_logits(const Batch& batch, const Activations& a, const Tensor& logits);
   // y[r, :] = W x[r, :] + b with the vision expert's W for rows before `vision_rows`, else the
   // language expert's.

@@ -39,6 +39,20 @@ TEST(CpuNorms, rms_norm_equals_a_plain_loop_for_odd_shapes) {
   }
 }
 
+TEST(CpuNorms, add_rms_norm_is_an_addition_and_a_norm) {
+  CpuBackend backend(2);
+  const Matrix x = Matrix::random(5, 250, 1);
+  const Matrix weight = Matrix::random(1, 250, 2);
+  const Matrix before = Matrix::random(5, 250, 3);
+  Matrix expected_sum = before, expected(5, 250);
+  backend.add(x.tensor(), expected_sum.tensor());
+  backend.rms_norm(expected_sum.tensor(), weight.tensor(), 1e-5f, expected.tensor());
+  Matrix sum = before, y = x;
+  backend.add_rms_norm(y.tensor(), weight.tensor(), 1e-5f, sum.tensor(), y.tensor());
+  EXPECT_TRUE(testing::same_bits(sum, expected_sum));
+  EXPECT_TRUE(testing::same_bits(y, expected));
+}
+
 TEST(CpuNorms, layer_norm_stores_or_adds_what_a_plain_loop_gives) {
   CpuBackend backend(2);
   for (const auto& [rows, cols] : kShapes) {

@@ -99,6 +99,10 @@ TEST_P(CudaAccessPattern, of_rows) {
   const Parameter weight = load_vector(random(1, 4096));
   expect_within(kNorm, "rms_norm",
                 [&] { backend().rms_norm(x.tensor(), weight.tensor, 1e-5f, y.tensor()); });
+  const DeviceMatrix residual = put(random(4, 4096));
+  expect_within(kNorm, "add_rms_norm", [&] {
+    backend().add_rms_norm(x.tensor(), weight.tensor, 1e-5f, residual.tensor(), y.tensor());
+  });
   expect_within(kAll, "add", [&] { backend().add(x.tensor(), y.tensor()); });
   const DeviceMatrix seen = put(random(4, 1792)), sum = put(random(4, 1792));
   const Parameter scale = load_vector(random(1, 1792));

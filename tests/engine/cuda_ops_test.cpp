@@ -51,6 +51,25 @@ TEST_P(CudaNorms, rms_norm_equals_a_plain_loop_for_odd_shapes) {
   }
 }
 
+TEST_P(CudaNorms, add_rms_norm_has_the_bits_of_an_addition_and_a_norm) {
+  for (const auto& [rows, cols, gap] : kShapes) {
+    const DeviceMatrix x = put(Matrix::random(rows, cols, 1), gap);
+    const Parameter weight = load_vector(Matrix::random(1, cols, 2));
+    const Matrix before = Matrix::random(rows, cols, 3);
+    const DeviceMatrix expected_sum = put(before, gap), expected = put(Matrix(rows, cols), gap);
+    backend().add(x.tensor(), expected_sum.tensor());
+    backend().rms_norm(expected_sum.tensor(), weight.tensor, 1e-5f, expected.tensor());
+    const DeviceMatrix sum = put(before, gap), y = put(Matrix(rows, cols), gap);
+    backend().add_rms_norm(x.tensor(), weight.tensor, 1e-5f, sum.tensor(), y.tensor());
+    EXPECT_TRUE(testing::same_bits(sum.read(), expected_sum.read())) << rows << " x " << cols;
+    EXPECT_TRUE(testing::same_bits(y.read(), expected.read())) << rows << " x " << cols;
+    // In place.
+    const DeviceMatrix again = put(before, gap);
+    backend().add_rms_norm(x.tensor(), weight.tensor, 1e-5f, again.tensor(), x.tensor());
+    EXPECT_TRUE(testing::same_bits(x.read(), expected.read())) << rows << " x " << cols;
+  }
+}
+
 TEST_P(CudaNorms, layer_norm_stores_or_adds_what_a_plain_loop_gives) {
   for (const auto& [rows, cols, gap] : kShapes) {
     Matrix values = Matrix::random(rows, cols, 1);

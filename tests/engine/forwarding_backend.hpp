@@ -80,6 +80,11 @@ class ForwardingBackend : public Backend {
     before_operation();
     to_->rms_norm(x, weight, eps, y);
   }
+  void add_rms_norm(const Tensor& x, const Tensor& weight, float eps, const Tensor& sum,
+                    const Tensor& y) override {
+    before_operation();
+    to_->add_rms_norm(x, weight, eps, sum, y);
+  }
   void layer_norm(const Tensor& x, const Tensor& weight, const Tensor& bias, float eps,
                   const Tensor& y) override {
     before_tower_operation();

@@ -188,6 +188,16 @@ void CudaBackend::rms_norm(const Tensor& x, const Tensor& weight, float eps, con
   cuda::rms_norm(x, weight, eps, y, stream_.get());
 }
 
+void CudaBackend::add_rms_norm(const Tensor& x, const Tensor& weight, float eps, const Tensor& sum,
+                               const Tensor& y) {
+  check(is_activation(x) && is_activation(sum) && is_activation(y) && same_shape(x, sum) &&
+            same_shape(x, y),
+        "add_rms_norm: activations of the same shape");
+  check(is_vector_for(weight, x), "add_rms_norm: weight is [1, n]");
+  bind_thread();
+  cuda::add_rms_norm(x, weight, eps, sum, y, stream_.get());
+}
+
 void CudaBackend::layer_norm(const Tensor& x, const Tensor& weight, const Tensor& bias, float eps,
                              const Tensor& y) {
   check(is_activation(x) && is_activation(y) && same_shape(x, y),

@@ -71,6 +71,8 @@ class CudaBackend final : public Backend {
   void rms_norm(const Tensor& x, const Tensor& weight, float eps, const Tensor& y) override;
   void layer_norm(const Tensor& x, const Tensor& weight, const Tensor& bias, float eps,
                   const Tensor& y) override;
+  void add_rms_norm(const Tensor& x, const Tensor& weight, float eps, const Tensor& sum,
+                    const Tensor& y) override;
   void add_layer_norm(const Tensor& x, const Tensor& weight, const Tensor& bias, float eps,
                       const Tensor& y) override;
 

@@ -12,7 +12,8 @@ namespace {
 constexpr int kThreads = 256;
 constexpr int kWarps = kThreads / 32;
 
-enum class Norm { kRms, kLayer, kAddLayer };
+enum class Norm { kRms, kAddRms, kLayer, kAddLayer };
+constexpr bool has_mean(Norm norm) { return norm == Norm::kLayer || norm == Norm::kAddLayer; }
 
 template <typename T>
 struct NormArguments {
@@ -24,6 +25,8 @@ struct NormArguments {
   int64_t y_stride;
   int64_t cols;
   float eps;
+  T* sum = nullptr;  // kAddRms
+  int64_t sum_stride = 0;
 };
 
 // The sum over the block in one fixed order: lanes by a tree, then warps in turn.
@@ -39,7 +42,8 @@ __device__ float block_sum(float value, float* scratch) {
 
 // One block a row, the row in registers: kPacks groups of 8 elements a thread. Statistics in f32,
 // the variance around the mean that is known by then.
-// Bytes: 2 * cols read and 2 * cols written (kAddLayer: 2 * cols more read); parameters stay in L2.
+// Bytes: 2 * cols read and 2 * cols written (kAddRms: as many more; kAddLayer: 2 * cols more read);
+// parameters stay in L2.
 template <typename T, Norm kNorm, int kPacks, bool kAligned>
 __global__ __launch_bounds__(kThreads) void norm_kernel(NormArguments<T> a) {
   float* const scratch = shared_memory<float>();  // [2, kWarps]
@@ -51,10 +55,19 @@ __global__ __launch_bounds__(kThreads) void norm_kernel(NormArguments<T> a) {
   float values[kPacks][kPack];
 #pragma unroll
   for (int p = 0; p < kPacks; ++p) {
-    load_pack<kAligned>(x + first + p * kStep, a.cols - first - p * kStep, values[p]);
+    const int64_t at = first + p * kStep;
+    load_pack<kAligned>(x + at, a.cols - at, values[p]);
+    if constexpr (kNorm == Norm::kAddRms) {
+      T* const sum = a.sum + blockIdx.x * a.sum_stride + at;
+      float before[kPack];
+      load_pack<kAligned>(sum, a.cols - at, before);
+#pragma unroll
+      for (int i = 0; i < kPack; ++i) values[p][i] = widen(narrow<T>(before[i] + values[p][i]));
+      store_pack<kAligned>(values[p], a.cols - at, sum);
+    }
   }
   float mean = 0.0f;
-  if constexpr (kNorm != Norm::kRms) {
+  if constexpr (has_mean(kNorm)) {
     float sum = 0.0f;
 #pragma unroll
     for (int p = 0; p < kPacks; ++p) {
@@ -81,7 +94,7 @@ __global__ __launch_bounds__(kThreads) void norm_kernel(NormArguments<T> a) {
     const int64_t at = first + p * kStep;
     float weight[kPack], bias[kPack] = {}, before[kPack] = {};
     load_pack<kAligned>(a.weight + at, a.cols - at, weight);
-    if constexpr (kNorm != Norm::kRms) load_pack<kAligned>(a.bias + at, a.cols - at, bias);
+    if constexpr (has_mean(kNorm)) load_pack<kAligned>(a.bias + at, a.cols - at, bias);
     if constexpr (kNorm == Norm::kAddLayer) load_pack<kAligned>(y + at, a.cols - at, before);
 #pragma unroll
     for (int i = 0; i < kPack; ++i) {
@@ -102,11 +115,12 @@ void start(const NormArguments<T>& arguments, int64_t rows, cudaStream_t stream)
 
 template <Norm kNorm>
 void norm(const Tensor& x, const Tensor& weight, const Tensor* bias, float eps, const Tensor& y,
-          cudaStream_t stream) {
+          cudaStream_t stream, const Tensor* sum = nullptr) {
   if (x.rows == 0) return;
   check(x.cols <= kMaxNormCols, "norm: a row fits into a block's registers");
   const bool aligned = rows_are_aligned(x) && rows_are_aligned(y) && rows_are_aligned(weight) &&
-                       (bias == nullptr || rows_are_aligned(*bias));
+                       (bias == nullptr || rows_are_aligned(*bias)) &&
+                       (sum == nullptr || rows_are_aligned(*sum));
   with_activation(x.dtype, [&](auto element) {
     using T = typename decltype(element)::Type;
     const NormArguments<T> arguments = {x.row<T>(0),
@@ -116,7 +130,9 @@ void norm(const Tensor& x, const Tensor& weight, const Tensor* bias, float eps, 
                                         y.row<T>(0),
                                         y.row_stride,
                                         x.cols,
-                                        eps};
+                                        eps,
+                                        sum == nullptr ? nullptr : sum->row<T>(0),
+                                        sum == nullptr ? 0 : sum->row_stride};
     if (!aligned) return start<T, kNorm, 8, false>(arguments, x.rows, stream);
     if (x.cols <= kThreads * kPack) return start<T, kNorm, 1, true>(arguments, x.rows, stream);
     if (x.cols <= 2 * kThreads * kPack) return start<T, kNorm, 2, true>(arguments, x.rows, stream);
@@ -129,6 +145,11 @@ void norm(const Tensor& x, const Tensor& weight, const Tensor* bias, float eps, 
 void rms_norm(const Tensor& x, const Tensor& weight, float eps, const Tensor& y,
               cudaStream_t stream) {
   norm<Norm::kRms>(x, weight, nullptr, eps, y, stream);
+}
+
+void add_rms_norm(const Tensor& x, const Tensor& weight, float eps, const Tensor& sum,
+                  const Tensor& y, cudaStream_t stream) {
+  norm<Norm::kAddRms>(x, weight, nullptr, eps, y, stream, &sum);
 }
 
 void layer_norm(const Tensor& x, const Tensor& weight, const Tensor& bias, float eps,
