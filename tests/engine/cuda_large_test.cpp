@@ -4,6 +4,7 @@
 #include <numeric>
 
 #include "tests/engine/cuda_test_tools.hpp"
+#include "tests/engine/random_weight.hpp"
 
 namespace cogserve {
 namespace {
@@ -11,6 +12,7 @@ namespace {
 using testing::CudaTest;
 using testing::DeviceMatrix;
 using testing::Matrix;
+using testing::RandomWeight;
 using testing::StoredTensor;
 
 class CudaLarge : public CudaTest {
@@ -52,6 +54,24 @@ TEST_P(CudaLarge, linear_equals_a_plain_loop_at_every_kind_of_size) {
         }
       }
     }
+  }
+}
+
+TEST_P(CudaLarge, a_quantised_weight_that_comes_in_parts_is_whole) {
+  constexpr int64_t kOut = 16000, kIn = 4096;  // parts of 15184 outputs
+  const RandomWeight w({WeightFormat::kInt4, 128, true}, kOut, kIn, 1);
+  const Weight weight = *backend().load_weight(w.host());
+  const DeviceMatrix x = put(small(1, kIn, 3)), y = put(Matrix(1, kOut));
+  backend().linear(x.tensor(), weight, nullptr, y.tensor());
+  const Matrix in = x.read(), out = y.read();
+  for (const int64_t o : {0, 15, 7000, 15168, 15183, 15184, 15199, 15200, 15999}) {
+    double sum = 0.0, magnitude = 0.0;
+    for (int64_t k = 0; k < kIn; ++k) {
+      const double product = static_cast<double>(in.at(0, k)) * weight_value(w.host(), o, k);
+      sum += product;
+      magnitude += std::fabs(product);
+    }
+    EXPECT_NEAR(out.at(0, o), sum, unit() * std::fabs(sum) + 1e-5 * magnitude) << "output " << o;
   }
 }
 

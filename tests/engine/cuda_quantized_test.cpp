@@ -91,9 +91,20 @@ class CudaQuantized : public CudaTest {
     const Buffer zeros = host.has_zeros ? put_bytes(host.zeros, values) : Buffer();
     storage_.push_back(*backend().allocate(layout.bytes()));
     backend().synchronize();  // which works on a stream of its own
-    cuda::pack_quantized(
-        layout, static_cast<const uint8_t*>(codes.data()), static_cast<const float*>(scales.data()),
-        static_cast<const uint8_t*>(zeros.data()), storage_.back().data(), stream_->get());
+    // In two parts, as a large matrix comes in many.
+    const int64_t row_bytes = static_cast<int64_t>(weight.code_bytes()) / host.out_features;
+    const int64_t first_part = std::min<int64_t>(cuda::kTileOuts, host.out_features);
+    for (int64_t first = 0; first < host.out_features; first += first_part) {
+      const int64_t rows = first == 0 ? first_part : host.out_features - first;
+      const int64_t groups = first * host.groups();
+      cuda::pack_quantized(
+          layout,
+          {first, rows, static_cast<const uint8_t*>(codes.data()) + first * row_bytes,
+           static_cast<const float*>(scales.data()) + groups,
+           host.has_zeros ? static_cast<const uint8_t*>(zeros.data()) + groups : nullptr},
+          storage_.back().data(), stream_->get());
+      if (first > 0) break;
+    }
     stream_->synchronize();
     return cuda::QuantizedMatrix(layout, storage_.back().data(), host.codebook);
   }

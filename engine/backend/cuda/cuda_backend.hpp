@@ -114,7 +114,7 @@ class CudaBackend final : public Backend {
   absl::StatusOr<Buffer> allocate_weight(size_t bytes);
   void write(void* to, const void* host, size_t bytes);
   void write_dense(const HostTensor& source, Weight* weight);
-  absl::Status write_quantized(const HostWeight& source, Weight* weight);
+  void write_quantized(const HostWeight& source, Weight* weight);
   void multiply(const Tensor& x, const Tensor& matrix, const Tensor* bias, int64_t first,
                 const Tensor& y);
   void quantized_linear(const Tensor& x, const Weight& w, const Tensor* bias, const Tensor& y);

@@ -61,10 +61,9 @@ absl::StatusOr<Weight> CudaBackend::load_weight(const HostWeight& source) {
   weight.storage = *std::move(storage);
   if (source.format == WeightFormat::kDense) {
     write_dense(source.dense, &weight);
-    return weight;
+  } else {
+    write_quantized(source, &weight);
   }
-  const absl::Status status = write_quantized(source, &weight);
-  if (!status.ok()) return status;
   return weight;
 }
 
@@ -89,27 +88,29 @@ void CudaBackend::write_dense(const HostTensor& source, Weight* weight) {
   wait();
 }
 
-absl::Status CudaBackend::write_quantized(const HostWeight& source, Weight* weight) {
+// In parts for the same reason.
+void CudaBackend::write_quantized(const HostWeight& source, Weight* weight) {
   const cuda::QuantizedLayout layout = cuda::layout_of(source);
   weight->scale_dtype = layout.half_scales ? DType::kF16 : DType::kF32;
-  const size_t elements = source.out_features * source.in_features;
-  const size_t code_bytes = source.format == WeightFormat::kInt8 ? elements : elements / 2;
-  const size_t groups = source.out_features * source.groups();
-  absl::StatusOr<Buffer> codes = allocate_raw(code_bytes);
-  if (!codes.ok()) return codes.status();
-  absl::StatusOr<Buffer> scales = allocate_raw(groups * sizeof(float));
-  if (!scales.ok()) return scales.status();
-  absl::StatusOr<Buffer> zeros = allocate_raw(layout.has_zeros ? groups : 0);
-  if (!zeros.ok()) return zeros.status();
-  write(codes->data(), source.codes, code_bytes);
-  write(scales->data(), source.scales, groups * sizeof(float));
-  if (layout.has_zeros) write(zeros->data(), source.zeros, groups);
-  cuda::pack_quantized(layout, static_cast<const uint8_t*>(codes->data()),
-                       static_cast<const float*>(scales->data()),
-                       layout.has_zeros ? static_cast<const uint8_t*>(zeros->data()) : nullptr,
-                       weight->storage.data(), stream_.get());
+  const bool int8 = source.format == WeightFormat::kInt8;
+  const size_t code_bytes = source.in_features / (int8 ? 1 : 2);  // of a row
+  const size_t groups = source.groups();
+  const size_t row_bytes = code_bytes + groups * (sizeof(float) + (layout.has_zeros ? 1 : 0));
+  const auto step =
+      static_cast<int64_t>(cuda::kUnpackedBytes / row_bytes / cuda::kTileOuts * cuda::kTileOuts);
+  check(step > 0, "load_weight: no room for the rows of a tile");
+  for (int64_t first = 0; first < source.out_features; first += step) {
+    const int64_t rows = std::min(step, source.out_features - first);
+    auto* const scales = static_cast<float*>(unpacked_.get());
+    auto* const codes = reinterpret_cast<uint8_t*>(scales + rows * groups);
+    uint8_t* const zeros = layout.has_zeros ? codes + rows * code_bytes : nullptr;
+    write(scales, source.scales + first * groups, rows * groups * sizeof(float));
+    write(codes, source.codes + first * code_bytes, rows * code_bytes);
+    if (layout.has_zeros) write(zeros, source.zeros + first * groups, rows * groups);
+    cuda::pack_quantized(layout, {first, rows, codes, scales, zeros}, weight->storage.data(),
+                         stream_.get());
+  }
   wait();
-  return absl::OkStatus();
 }
 
 absl::StatusOr<Parameter> CudaBackend::load_vector(const HostTensor& source) {

@@ -26,10 +26,18 @@ void quantized_matmul(const Tensor& x, const QuantizedMatrix& w, const Tensor* b
 // multiple of 16. Each element is value * scale in f32, rounded once. Bytes: 2 in and out of y.
 void dequantize(const QuantizedMatrix& w, int64_t first, const Tensor& y, cudaStream_t stream);
 
-// A HostWeight's arrays, on the device as they are, into the layout: `codes` [out, in / 2] or [out,
-// in] bytes, `scales` [out, groups] f32, `zeros` [out, groups] or null. All of `storage`
-// (layout.bytes()) that the layout uses is written.
-void pack_quantized(const QuantizedLayout& layout, const uint8_t* codes, const float* scales,
-                    const uint8_t* zeros, void* storage, cudaStream_t stream);
+// `rows` outputs of a HostWeight from `first` on, a multiple of 16.
+struct PackedRows {
+  int64_t first;
+  int64_t rows;
+  const uint8_t* codes;  // [rows, in / 2] or [rows, in] bytes
+  const float* scales;   // [rows, groups]
+  const uint8_t* zeros;  // [rows, groups], or null
+};
+
+// These rows, on the device as they are, into the layout at `storage` (layout.bytes()). After all
+// rows everything that the layout uses is written.
+void pack_quantized(const QuantizedLayout& layout, const PackedRows& part, void* storage,
+                    cudaStream_t stream);
 
 }  // namespace cogserve::cuda

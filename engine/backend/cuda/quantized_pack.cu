@@ -172,17 +172,24 @@ dim3 tile_grid(int64_t tile_rows, const QuantizedLayout& layout) {
 
 }  // namespace
 
-void pack_quantized(const QuantizedLayout& layout, const uint8_t* codes, const float* scales,
-                    const uint8_t* zeros, void* storage, cudaStream_t stream) {
+void pack_quantized(const QuantizedLayout& layout, const PackedRows& part, void* storage,
+                    cudaStream_t stream) {
+  check(part.first % kTileOuts == 0, "pack_quantized: outputs begin at a tile");
   auto* const bytes = static_cast<uint8_t*>(storage);
+  QuantizedLayout before = layout, packed = layout;
+  before.out = part.first;
+  packed.out = part.rows;
   with_format(layout.format, [&](auto format) {
-    launch("pack_codes", {tile_grid(layout.tile_rows(), layout), dim3(kThreads)}, stream,
-           pack_codes_kernel<format()>, layout, codes, static_cast<uint32_t*>(storage));
+    launch("pack_codes", {tile_grid(packed.tile_rows(), packed), dim3(kThreads)}, stream,
+           pack_codes_kernel<format()>, packed, part.codes,
+           reinterpret_cast<uint32_t*>(bytes + before.code_bytes()));
   });
-  const int64_t values = layout.tile_rows() * layout.groups() * kTileOuts;
+  const int64_t groups_before = part.first * layout.groups();
+  const int64_t values = packed.tile_rows() * layout.groups() * kTileOuts;
+  uint8_t* const scales = bytes + layout.scales_at() + groups_before * (layout.half_scales ? 2 : 4);
   launch("pack_groups", {dim3(ceil_div(values, kThreads)), dim3(kThreads)}, stream,
-         pack_groups_kernel, layout, scales, zeros, static_cast<void*>(bytes + layout.scales_at()),
-         layout.has_zeros ? bytes + layout.zeros_at() : nullptr);
+         pack_groups_kernel, packed, part.scales, part.zeros, static_cast<void*>(scales),
+         layout.has_zeros ? bytes + layout.zeros_at() + groups_before : nullptr);
 }
 
 void dequantize(const QuantizedMatrix& w, int64_t first, const Tensor& y, cudaStream_t stream) {
