@@ -18,7 +18,7 @@ class CudaMatmul : public CudaTest {
  protected:
   void SetUp() override {
     CudaTest::SetUp();
-    if (IsSkipped()) return;
+    if (IsSkipped() || HasFatalFailure()) return;
     stream_.emplace();
     matmul_.emplace(dtype());
   }

@@ -147,7 +147,7 @@ class CudaPassTest : public CudaTest {
  protected:
   void SetUp() override {
     CudaTest::SetUp();
-    if (IsSkipped()) return;
+    if (IsSkipped() || HasFatalFailure()) return;
     // Passes that cannot be recorded give the same answers, kernel by kernel.
     backend().set_notice_log([](std::string_view what) { ADD_FAILURE() << what; });
     plain_backend_ = std::make_unique<ForwardingBackend>(&backend());

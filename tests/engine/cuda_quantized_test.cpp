@@ -70,7 +70,7 @@ class CudaQuantized : public CudaTest {
  protected:
   void SetUp() override {
     CudaTest::SetUp();
-    if (!IsSkipped()) stream_.emplace();
+    if (!IsSkipped() && !HasFatalFailure()) stream_.emplace();
   }
 
   // Any bytes, on the device, in whole words.

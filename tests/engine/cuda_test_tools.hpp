@@ -14,6 +14,7 @@
 
 #include "engine/backend/cuda/cuda_backend.hpp"
 #include "tests/engine/cpu_test_tools.hpp"
+#include "tests/engine/device_presence.hpp"
 
 namespace cogserve::testing {
 
@@ -108,7 +109,8 @@ class CudaTest : public ::testing::TestWithParam<DType> {
  protected:
   void SetUp() override {
     auto made = CudaBackend::create("cuda:0", GetParam());
-    if (!made.ok()) GTEST_SKIP() << "no CUDA device to test on: " << made.status().message();
+    if (!made.ok()) return device_presence().missing("cuda:0", made.status());
+    device_presence().found();
     backend_ = *std::move(made);
   }
 

@@ -8,6 +8,7 @@
 #include <cstdio>
 
 #include "engine/engine_loop.hpp"
+#include "tests/engine/device_presence.hpp"
 #include "tests/engine/rounding.hpp"
 #include "tests/engine/test_backend.hpp"
 #include "tests/engine/tiny_model.hpp"
@@ -64,9 +65,9 @@ class EngineOnDevice : public testing::Test {
  protected:
   void SetUp() override {
     const auto backend = make_test_backend(test_options().device, 1);
-    if (!backend.ok()) {
-      GTEST_SKIP() << "no device " << test_options().device << ": " << backend.status().message();
-    }
+    auto& presence = device_presence();
+    if (!backend.ok()) return presence.missing(test_options().device, backend.status());
+    presence.found();
     activation_ = (*backend)->activation_dtype();
     expected_ = ask_one_by_one(*start("cpu"));
   }

@@ -7,6 +7,7 @@
 #include <cstdio>
 #include <random>
 
+#include "tests/engine/device_presence.hpp"
 #include "tests/engine/golden_set.hpp"
 #include "tests/engine/rounding.hpp"
 #include "tests/engine/test_backend.hpp"
@@ -30,9 +31,9 @@ class Golden : public testing::TestWithParam<GoldenSet> {
  protected:
   void SetUp() override {
     const auto backend = make_test_backend(test_options().device, 1);
-    if (!backend.ok()) {
-      GTEST_SKIP() << "no device " << test_options().device << ": " << backend.status().message();
-    }
+    auto& presence = device_presence();
+    if (!backend.ok()) return presence.missing(test_options().device, backend.status());
+    presence.found();
     const int longest = test_options().longest;
     for (const GoldenCase& golden : GetParam().cases) {
       if (longest == 0 || static_cast<int>(golden.ids.size()) <= longest) cases_.push_back(golden);
