@@ -3,10 +3,12 @@
 //
 //   gpu_kernels_bench [--out FILE.json] [--tries N] [--probe 1]
 //
-// --probe only says which GPU there is.
+// --probe only says which GPU there is, and at which place of the bus.
 //
 // Inputs that a step would not find in the cache are taken from a pool larger than any L2, at
-// another place each time. Every figure is the best of `tries`. Exits with 3 where there is no GPU.
+// another place each time. Every figure is the best of `tries`. What takes less than twice as long
+// as a launch with nothing to do is marked: it says how fast kernels are launched, and no share of
+// a limit. Exits with 3 where there is no GPU.
 #include <cuda_runtime.h>
 
 #include <algorithm>
@@ -119,9 +121,12 @@ class KernelBench {
     return Tensor::matrix(static_cast<std::byte*>(pool_.get()) + i % places * bytes, dtype, rows,
                           cols);
   }
-  Tensor output(int64_t rows, int64_t cols, DType dtype = DType::kBF16) const {
-    check(rows * cols * dtype_size(dtype) <= kOutputBytes, "the output is large enough");
-    return Tensor::matrix(output_.get(), dtype, rows, cols);
+  Tensor output(int64_t rows, int64_t cols, DType dtype = DType::kBF16, int i = 0) const {
+    const size_t bytes = (rows * cols * dtype_size(dtype) + 255) / 256 * 256;
+    check(bytes <= kOutputBytes, "the output is large enough");
+    return Tensor::matrix(
+        static_cast<std::byte*>(output_.get()) + i % (kOutputBytes / bytes) * bytes, dtype, rows,
+        cols);
   }
   // A host array on the device until the bench ends.
   template <typename T>
@@ -139,6 +144,10 @@ class KernelBench {
     const double seconds = time_calls(stream_, tries_, body);
     const double flops = flop / seconds;
     const double bandwidth = bytes / seconds;
+    if (seconds < 2 * launch_seconds_) {
+      results_.add(name, {{"us", seconds * 1e6}, {"launch_bound", 1}});
+      return;
+    }
     results_.add(name, {{"us", seconds * 1e6},
                         {"tflop_per_s", flops / 1e12},
                         {"gb_per_s", bandwidth / 1e9},
@@ -149,7 +158,8 @@ class KernelBench {
   void product(const char* name, int64_t rows, int64_t out, int64_t in, bool bias);
   void multiply(const Tensor& x, const Tensor& w, const void* bias, const Tensor& y);
   void quantized_product(const std::string& name, const QuantizedLayout& layout, int64_t rows);
-  PagedAttention paged(int64_t rows, int64_t blocks, const std::vector<int32_t>& tables);
+  PagedAttention paged(int64_t rows, const std::vector<int32_t>& tables);
+  PagedAttention at_call(PagedAttention attention, int i, int64_t blocks) const;
 
   static constexpr int kHeads = 32, kKvHeads = 8, kHeadDim = 128;
 
@@ -163,6 +173,7 @@ class KernelBench {
   std::vector<DeviceMemory> arrays_;
   double peak_bandwidth_ = 1;
   double peak_flops_ = 1;
+  double launch_seconds_ = 0;
 };
 
 void KernelBench::measure_limits() {
@@ -180,8 +191,11 @@ void KernelBench::measure_limits() {
   });
   peak_bandwidth_ = 2.0 * kBytes / copy;
   peak_flops_ = 2.0 * kSide * kSide * kSide / multiply;
+  launch_seconds_ =
+      time_calls(stream_, tries_, [&](int) { add(input(0, 1, 8), output(1, 8), stream_.get()); });
   results_.add("limits", {{"copy_gb_per_s", peak_bandwidth_ / 1e9},
-                          {"matmul_tflop_per_s", peak_flops_ / 1e12}});
+                          {"matmul_tflop_per_s", peak_flops_ / 1e12},
+                          {"launch_us", launch_seconds_ * 1e6}});
 }
 
 // Few rows by the backend's own kernel, more by cuBLASLt, as CudaBackend::linear has it.
@@ -270,22 +284,24 @@ void KernelBench::attention() {
   for (const int sequences : {1, 8, 32, 64}) paged_decode(sequences);
 }
 
-// Keys and values lie in the pool, block after block; q in its beginning.
-PagedAttention KernelBench::paged(int64_t rows, int64_t blocks,
-                                  const std::vector<int32_t>& tables) {
-  const int64_t cache = blocks * kKvHeads * kBlockSize * kHeadDim;
+// All but the keys and values; q lies in the beginning of the pool.
+PagedAttention KernelBench::paged(int64_t rows, const std::vector<int32_t>& tables) {
   PagedAttention attention;
   attention.q = input(0, rows, int64_t{kHeads} * kHeadDim);
   attention.y = output(rows, int64_t{kHeads} * kHeadDim);
   attention.heads = kHeads;
-  attention.kv = {input(1, 1, cache).data,
-                  input(2, 1, cache).data,
-                  DType::kBF16,
-                  kKvHeads,
-                  kBlockSize,
-                  kHeadDim};
+  attention.kv = {nullptr, nullptr, DType::kBF16, kKvHeads, kBlockSize, kHeadDim};
   attention.block_tables = on_device(tables);
   attention.scale = 1.0f / std::sqrt(128.0f);
+  return attention;
+}
+
+// With keys and values of the i-th call, each block after block: a layer's, as a step finds them
+// after all the other layers'.
+PagedAttention KernelBench::at_call(PagedAttention attention, int i, int64_t blocks) const {
+  const int64_t cache = blocks * kKvHeads * kBlockSize * kHeadDim;
+  attention.kv.keys = input(2 * i, 1, cache).data;
+  attention.kv.values = input(2 * i + 1, 1, cache).data;
   return attention;
 }
 
@@ -293,15 +309,17 @@ void KernelBench::paged_prefill(int64_t first, int64_t count) {
   std::vector<int32_t> table((first + count + kBlockSize - 1) / kBlockSize);
   std::iota(table.begin(), table.end(), 0);
   std::shuffle(table.begin(), table.end(), std::mt19937(2));
-  const PagedAttention attention = paged(count, static_cast<int64_t>(table.size()), table);
+  const auto blocks = static_cast<int64_t>(table.size());
+  const PagedAttention attention = paged(count, table);
   const PlannedRun run{0, static_cast<int>(count), static_cast<int>(first), 0};
   AttentionPlan plan;
   plan_attention({&run, 1}, kPrefillRows / (kHeads / kKvHeads), 1, &plan);
   const PrefillTile* const tiles = on_device(plan.tiles);
   const double pairs = count * (first + (count + 1) / 2.0);
   report("paged_prefill_" + std::to_string(count) + "_from_" + std::to_string(first),
-         4.0 * pairs * kHeads * kHeadDim, 4.0 * (first + count) * kKvHeads * kHeadDim, [&](int) {
-           attend_prefill(attention, tiles, static_cast<int>(plan.tiles.size()), stream_.get());
+         4.0 * pairs * kHeads * kHeadDim, 4.0 * (first + count) * kKvHeads * kHeadDim, [&](int i) {
+           attend_prefill(at_call(attention, i, blocks), tiles, static_cast<int>(plan.tiles.size()),
+                          stream_.get());
          });
 }
 
@@ -319,7 +337,7 @@ void KernelBench::paged_decode(int sequences) {
   std::vector<int32_t> tables(sequences * kBlocks);
   std::iota(tables.begin(), tables.end(), 0);
   std::shuffle(tables.begin(), tables.end(), std::mt19937(2));
-  const PagedAttention attention = paged(sequences, sequences * kBlocks, tables);
+  const PagedAttention attention = paged(sequences, tables);
   std::vector<PlannedRun> runs;
   for (int i = 0; i < sequences; ++i) {
     runs.push_back({i, 1, static_cast<int>(kContext) - 1, static_cast<int>(i * kBlocks)});
@@ -342,9 +360,10 @@ void KernelBench::paged_decode(int sequences) {
   auto* const scratch = static_cast<float*>(arrays_.back().get());
   report("paged_decode_" + std::to_string(sequences),
          4.0 * sequences * kContext * kHeads * kHeadDim,
-         4.0 * sequences * kContext * kKvHeads * kHeadDim, [&](int) {
+         4.0 * sequences * kContext * kKvHeads * kHeadDim, [&](int i) {
+           const PagedAttention of_call = at_call(attention, i, sequences * kBlocks);
            for (const DecodeWaveArrays& wave : waves) {
-             attend_decode(attention, wave, scratch, stream_.get());
+             attend_decode(of_call, wave, scratch, stream_.get());
            }
          });
 }
@@ -366,12 +385,13 @@ void KernelBench::rows() {
     });
     std::vector<int32_t> ids(rows), positions(rows);
     std::vector<int64_t> slots(rows);
-    std::iota(ids.begin(), ids.end(), 1000);
+    std::iota(ids.begin(), ids.end(), 0);
+    std::shuffle(ids.begin(), ids.end(), std::mt19937(2));
     std::iota(positions.begin(), positions.end(), 0);
     std::iota(slots.begin(), slots.end(), 0);
     const int32_t* const device_ids = on_device(ids);
-    report("embed" + suffix, 0, 2 * matrix_bytes(rows, 4096), [&](int) {
-      copy_rows(input(0, 128256, 4096), {device_ids}, output(rows, 4096), stream_.get());
+    report("embed" + suffix, 0, 2 * matrix_bytes(rows, 4096), [&](int i) {
+      copy_rows(input(i, rows, 4096), {device_ids}, output(rows, 4096), stream_.get());
     });
     const int32_t* const device_positions = on_device(positions);
     const int64_t* const device_slots = on_device(slots);
@@ -391,7 +411,7 @@ void KernelBench::rows() {
                    stream_.get());
   });
   report("gelu_1024", 0, 2 * matrix_bytes(1024, 15360),
-         [&](int) { gelu(output(1024, 15360), stream_.get()); });
+         [&](int i) { gelu(output(1024, 15360, DType::kBF16, i), stream_.get()); });
 }
 
 void KernelBench::pictures() {
@@ -408,6 +428,7 @@ void KernelBench::pictures() {
 
 void KernelBench::sampling(const char* name, float temperature) {
   constexpr int64_t kRows = 64, kVocab = 128256;
+  constexpr int kLogits = 12;  // together larger than any L2
   std::mt19937 random(3);
   std::normal_distribution<float> normal(0.0f, 2.0f);
   std::vector<float> logits(kRows * kVocab);
@@ -418,13 +439,17 @@ void KernelBench::sampling(const char* name, float temperature) {
     tasks[i].top_p = 0.9f;
     tasks[i].seed = i;
   }
-  const Tensor matrix =
-      Tensor::matrix(const_cast<float*>(on_device(logits)), DType::kF32, kRows, kVocab);
+  std::vector<Tensor> matrices;
+  for (int i = 0; i < kLogits; ++i) {
+    matrices.push_back(
+        Tensor::matrix(const_cast<float*>(on_device(logits)), DType::kF32, kRows, kVocab));
+  }
   const SampleTask* const device_tasks = on_device(tasks);
   auto* const results = reinterpret_cast<SampleResult*>(output_.get());
   auto* const drawn_ids = reinterpret_cast<int32_t*>(results + kRows);
-  report(name, 0, 4.0 * kRows * kVocab, [&](int) {
-    sample(matrix, device_tasks, nullptr, nullptr, nullptr, results, drawn_ids, stream_.get());
+  report(name, 0, 4.0 * kRows * kVocab, [&](int i) {
+    sample(matrices[i % kLogits], device_tasks, nullptr, nullptr, nullptr, results, drawn_ids,
+           stream_.get());
   });
 }
 
@@ -440,7 +465,9 @@ int run(int argc, char** argv) {
   }
   cudaDeviceProp properties;
   check_cuda(cudaGetDeviceProperties(&properties, 0), "cudaGetDeviceProperties");
-  std::printf("%s, sm_%d%d\n", properties.name, properties.major, properties.minor);
+  std::printf("%s, sm_%d%d, %04x:%02x:%02x.0\n", properties.name, properties.major,
+              properties.minor, properties.pciDomainID, properties.pciBusID,
+              properties.pciDeviceID);
   if (probe) return 0;
   GpuResults results(out);
   KernelBench bench(tries, &results);

@@ -74,28 +74,34 @@ def products():
 
 def attention(pool):
     """name -> body."""
+
+    def keys_and_values(i, shape):
+        return pool.take(2 * i, *shape), pool.take(2 * i + 1, *shape)
+
     yield (
         "dense_attention_9217",
         lambda i: F.scaled_dot_product_attention(*pool.take(i, 3, 1, 16, 9217, 112)),
     )
     for first, count in ((0, 2356), (1844, 512)):
         q = pool.take(0, 1, HEADS, count, HEAD_DIM)
-        k, v = (pool.take(n, 1, KV_HEADS, first + count, HEAD_DIM) for n in (1, 2))
+        shape = (1, KV_HEADS, first + count, HEAD_DIM)
         mask = None
         if first > 0:  # row r sees the keys up to first + r
             mask = torch.ones(count, first + count, dtype=torch.bool, device="cuda").tril(first)
         yield (
             f"paged_prefill_{count}_from_{first}",
-            lambda _, q=q, k=k, v=v, mask=mask: F.scaled_dot_product_attention(
-                q, k, v, attn_mask=mask, is_causal=mask is None, enable_gqa=True
+            lambda i, q=q, s=shape, mask=mask: F.scaled_dot_product_attention(
+                q, *keys_and_values(i, s), attn_mask=mask, is_causal=mask is None, enable_gqa=True
             ),
         )
     for sequences in (1, 8, 32, 64):
         q = pool.take(0, sequences, HEADS, 1, HEAD_DIM)
-        k, v = (pool.take(n, sequences, KV_HEADS, CONTEXT, HEAD_DIM) for n in (1, 2))
+        shape = (sequences, KV_HEADS, CONTEXT, HEAD_DIM)
         yield (
             f"paged_decode_{sequences}",
-            lambda _, q=q, k=k, v=v: F.scaled_dot_product_attention(q, k, v, enable_gqa=True),
+            lambda i, q=q, s=shape: F.scaled_dot_product_attention(
+                q, *keys_and_values(i, s), enable_gqa=True
+            ),
         )
 
 
