@@ -3,6 +3,14 @@
 // each, and the longest gap between tokens while pictures keep arriving.
 //
 //   gpu_model_bench --model tests/gpu/models/cogvlm2-19b [--device cuda:0] [--out FILE.json]
+//                   [--quantization none|int4] [--gpu-memory BYTES] [--max-itl-ms MS]
+//                   [--batches 1,8,32,64]
+//
+// --gpu-memory caps what the engine may use, as the server's flag does; --batches are the numbers
+// of sequences that decode together, for a cap that leaves no room for all.
+//
+// The device's memory in use is all that is not free on it, the driver's and other processes' part
+// included: what was in use before there was a context is not to be had without one.
 //
 // A model with fewer than 8192 positions, such as tests/gpu/models/toy, is asked for less: that
 // tries the program itself on any device. Everything is seen from outside: streams are read as a
@@ -11,8 +19,11 @@
 #include <algorithm>
 #include <atomic>
 #include <cstdio>
+#include <functional>
 #include <memory>
 #include <random>
+#include <sstream>
+#include <string>
 #include <thread>
 #include <vector>
 
@@ -34,6 +45,7 @@ struct Load {
   int decoded_tokens;  // of the last sequence, that are timed
   int most_tokens;     // of a sequence
   int pictures;        // that arrive one after the other
+  int max_itl_ms = 0;  // the target that the engine was given
 };
 const Load kLoad = {{1, 8, 32, 64}, 2400, 48, 8192, 6};
 const Load kSmallLoad = {{1, 4}, 60, 12, 500, 3};
@@ -86,10 +98,32 @@ class ModelBench {
   ModelBench(Engine* engine, const Load& load, GpuResults* results)
       : engine_(*engine), model_(engine->info().model), load_(load), results_(*results) {}
 
-  // The first requests of each shape let the libraries choose their kernels.
+  // All of it; `after_each` is called between the measurements.
+  void run(const std::function<void()>& after_each) {
+    warm_up();
+    first_token();
+    after_each();
+    for (const int sequences : load_.sequences) {
+      decode(sequences);
+      after_each();
+    }
+    gap_while_pictures_arrive();
+    after_each();
+  }
+
+ private:
+  // The first requests of each shape let the libraries choose their kernels, and those of each
+  // batch take the memory that its recorded steps need.
   void warm_up() {
     for (const bool picture : {true, false}) {
       read(*submit(engine_, request(0, picture, 2)));
+    }
+    for (const int sequences : engine_.info().decode_batches) {
+      Streams streams;
+      for (int i = 0; i < sequences; ++i) {
+        streams.push_back(submit(engine_, make_request(model_, 400 + i, 4, false, kFirstTokens)));
+      }
+      for (const auto& stream : streams) read(*stream);
     }
   }
 
@@ -168,11 +202,11 @@ class ModelBench {
     pictures.join();
     results_.add("gap_while_pictures_arrive",
                  {{"longest_ms", *std::max_element(longest.begin(), longest.end())},
+                  {"max_itl_ms", 1.0 * load_.max_itl_ms},
                   {"streams", kStreams},
                   {"pictures", 1.0 * load_.pictures}});
   }
 
- private:
   int prompt_tokens() const { return 1 + model_.vision.image_tokens() + kQuestion; }
 
   Request request(uint64_t seed, bool picture, int max_tokens) const {
@@ -224,21 +258,50 @@ class ModelBench {
   GpuResults& results_;
 };
 
-int run(int argc, char** argv) {
-  const std::string out = bench::take_text(argc, argv, "--out", "");
+// The most that was seen in use on a device.
+class MemoryInUse {
+ public:
+  explicit MemoryInUse(const Backend& device) : device_(device) {}
+  void look() { most_ = std::max(most_, device_.total_memory() - device_.available_memory()); }
+  int64_t most() const { return most_; }
+
+ private:
+  const Backend& device_;
+  int64_t most_ = 0;
+};
+
+// "1,8" -> {1, 8}
+std::vector<int> parse_batches(const std::string& text) {
+  std::vector<int> batches;
+  std::stringstream words(text);
+  for (std::string word; std::getline(words, word, ',');) batches.push_back(std::stoi(word));
+  return batches;
+}
+
+EngineConfig take_config(int& argc, char** argv) {
   EngineConfig config;
   config.device = bench::take_text(argc, argv, "--device", "cuda:0");
   config.model_dir = bench::take_text(argc, argv, "--model", "");
+  config.formats =
+      parse_weight_formats(bench::take_text(argc, argv, "--quantization", "none"), "auto", "bf16");
+  config.gpu_memory = std::stoll(bench::take_text(argc, argv, "--gpu-memory", "0"));
+  config.max_itl = std::chrono::milliseconds(bench::take_flag(argc, argv, "--max-itl-ms", 0));
   config.load_format = LoadFormat::kDummy;
   config.seed = 1;
   config.outbox_tokens = kLoad.most_tokens;  // sequences that nobody reads go on
+  return config;
+}
+
+int run(int argc, char** argv) {
+  const std::string out = bench::take_text(argc, argv, "--out", "");
+  const std::string batches = bench::take_text(argc, argv, "--batches", "");
+  const EngineConfig config = take_config(argc, argv);
   auto backend = make_backend(config.device, 0);
   if (!backend.ok()) {
     std::fprintf(stderr, "no CUDA device: %s\n", std::string(backend.status().message()).c_str());
     return bench::kNoDevice;
   }
-  Backend* const device = backend->get();
-  const int64_t free_before = device->available_memory();
+  MemoryInUse memory(**backend);
   const Clock::time_point begin = Clock::now();
   std::atomic<int> notices = 0;  // steps that failed or are slower than they should be
   auto engine = start_engine(config, *std::move(backend), nullptr, [&](std::string_view what) {
@@ -248,19 +311,17 @@ int run(int argc, char** argv) {
   check(engine.ok(), engine.status().ToString().c_str());
   const double seconds = seconds_since(begin);
   const EngineInfo& info = (*engine)->info();
-  std::printf("%s\n", info.device.c_str());
+  std::printf("%s, %s\n", info.device.c_str(), info.dtype.c_str());
   GpuResults results(out);
   results.add("load", {{"seconds", seconds},
                        {"weights_gb", info.weight_bytes / 1e9},
                        {"gb_per_s", info.weight_bytes / seconds / 1e9},
                        {"kv_tokens", 1.0 * info.kv_tokens()}});
-  const Load& load = info.model.max_positions < kLoad.most_tokens ? kSmallLoad : kLoad;
-  ModelBench bench(engine->get(), load, &results);
-  bench.warm_up();
-  bench.first_token();
-  for (const int sequences : load.sequences) bench.decode(sequences);
-  bench.gap_while_pictures_arrive();
-  results.add("memory", {{"used_gb", (free_before - device->available_memory()) / 1e9}});
+  Load load = info.model.max_positions < kLoad.most_tokens ? kSmallLoad : kLoad;
+  if (!batches.empty()) load.sequences = parse_batches(batches);
+  load.max_itl_ms = static_cast<int>(config.max_itl.count());
+  ModelBench(engine->get(), load, &results).run([&] { memory.look(); });
+  results.add("memory", {{"in_use_gb", memory.most() / 1e9}, {"cap_gb", config.gpu_memory / 1e9}});
   return notices == 0 ? 0 : 1;
 }
 
