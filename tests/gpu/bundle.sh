@@ -34,8 +34,15 @@ mv "$stage"/lib/libstdc++.so.6 "$stage"/lib/libgcc_s.so.1 "$stage/gcc/"
 cp -r tests/data/golden "$stage/golden"
 cp -r tests/gpu/models "$stage/models"
 for model in "$stage"/models/*; do tests/gpu/write_tokenizer.py "$model"; done
-cp scripts/with-server.sh tests/gpu/{run.sh,serve_bench.py,summarise.py,peer_torch.py,README.md} \
-  "$stage/"
+# The demo model with pictures that are drawn here: there need be neither Pillow nor fonts.
+mkdir "$stage/models/demo"
+cp models/demo/{config.json,generation_config.json,model.safetensors,tokenizer.json} \
+  "$stage/models/demo/"
+/usr/bin/python3 models/demo/draw.py --seed 7 --count 3 --out "$stage/pictures"
+cp tests/gpu/{run.sh,README.md} "$stage/"
+# These find each other as they do in the repository.
+tools=(ask_demo.sh run_suites.py watch_memory.py serve_bench.py peer_torch.py summarise.py aims.py)
+cp --parents scripts/with-server.sh tests/e2e/expect_output.py "${tools[@]/#/tests/gpu/}" "$stage/"
 git rev-parse HEAD >"$stage/commit" 2>/dev/null || echo unknown >"$stage/commit"
 
 mkdir -p "$(dirname "$file")"

@@ -2,7 +2,8 @@
 # Proves and measures the CUDA backend on this machine's first GPU, in less than eight minutes.
 # Usage: run.sh [BUNDLE_DIR] [OUT_DIR]   (default: the folder of this script, and ./gpu-results)
 # Each part has a time limit, and one that fails does not stop the others. Writes results.json and a
-# table. Exits with 0 if every part was there and passed, 3 without a CUDA device, else 1.
+# table. Exits with 0 if every part was run and passed, 4 if all that was run passed but the machine
+# lacks the tool of another, 3 without a CUDA device, else 1.
 set -uo pipefail
 bundle=$(realpath "${1:-$(dirname "$0")}")
 out=$(realpath -m "${2:-gpu-results}")
@@ -27,7 +28,7 @@ if ! LD_LIBRARY_PATH=$libraries "$bundle/bin/cogserve" --version >/dev/null 2>&1
   libraries=$bundle/gcc:$libraries
 fi
 
-probe=$(LD_LIBRARY_PATH=$libraries "$bundle/bin/gpu_kernels_bench" --probe 1 2>&1)
+probe=$(LD_LIBRARY_PATH=$libraries timeout -k 5 60 "$bundle/bin/gpu_kernels_bench" --probe 1 2>&1)
 case $? in
   0) echo "$probe" ;;
   3)
@@ -40,39 +41,71 @@ case $? in
     ;;
 esac
 echo "$probe" >"$out/device.txt"
+bus=${probe##*, }
 
-# part NAME SECONDS COMMAND...: its output goes to NAME.log, its exit code to parts.txt.
+# part NAME SECONDS COMMAND...: its output goes to NAME.log, its exit code to parts.txt. What cannot
+# begin before the end is late; the most telling parts come first.
+end=440
 part() {
   local name=$1 limit=$2 began=$SECONDS code
   shift 2
+  if [ $((end - began)) -lt "$limit" ]; then limit=$((end - began)); fi
+  if [ "$limit" -lt 5 ]; then
+    printf '%s late 0\n' "$name" >>"$out/parts.txt"
+    printf '%-10s not begun: no time is left\n' "$name"
+    return
+  fi
   timeout -k 5 "$limit" "$@" >"$out/$name.log" 2>&1 </dev/null
   code=$?
   printf '%s %d %d\n' "$name" "$code" $((SECONDS - began)) >>"$out/parts.txt"
   printf '%-10s exit %d after %d s\n' "$name" "$code" $((SECONDS - began))
 }
-absent() { printf '%s absent 0\n' "$1" >>"$out/parts.txt"; }
-ours=(env "LD_LIBRARY_PATH=$libraries" "COGSERVE_GOLDEN_DIR=$bundle/golden")
+# absent NAME WHY: the machine lacks what the part needs.
+absent() {
+  printf '%s absent 0 %s\n' "$1" "$2" >>"$out/parts.txt"
+  printf '%-10s not run: %s\n' "$1" "$2"
+}
+ours=(env "LD_LIBRARY_PATH=$libraries" "COGSERVE_GOLDEN_DIR=$bundle/golden"
+  COGSERVE_DEVICE_IS_THERE=1)
+tools=$bundle/tests/gpu
+# suites NAME SECONDS COMMAND...: a GoogleTest program, suite by suite.
+suites() {
+  local name=$1 limit=$2
+  shift 2
+  part "$name" "$limit" python3 "$tools/run_suites.py" "$out/$name.json" $((limit - 6)) 30 \
+    "${ours[@]}" "$@"
+}
 
-part ops 45 "${ours[@]}" "$bundle/bin/cuda_ops_test" "--gtest_output=json:$out/ops.json"
-part golden 30 "${ours[@]}" "$bundle/bin/golden_test" --device cuda:0 \
-  "--gtest_output=json:$out/golden.json"
-part engine 30 "${ours[@]}" "$bundle/bin/engine_device_test" --device cuda:0 \
-  "--gtest_output=json:$out/engine.json"
-part kernels 45 "${ours[@]}" "$bundle/bin/gpu_kernels_bench" --out "$out/kernels.json"
-if python3 -c 'import torch, sys; sys.exit(not torch.cuda.is_available())' 2>/dev/null; then
-  part peer 30 python3 "$bundle/peer_torch.py" "$out/peer.json"
-else
-  absent peer
-fi
-shape=$bundle/models/cogvlm2-19b
-part model 100 "${ours[@]}" "$bundle/bin/gpu_model_bench" --model "$shape" --out "$out/model.json"
+suites ops 75 "$bundle/bin/cuda_ops_test"
+suites golden 40 "$bundle/bin/golden_test" --device cuda:0
+suites engine 40 "$bundle/bin/engine_device_test" --device cuda:0
 # Bash and Python stand beside the server here, and have libraries of their own.
 cogserve=$out/cogserve
 printf '#!/bin/bash\nLD_LIBRARY_PATH=%q exec %q "$@"\n' "$libraries" "$bundle/bin/cogserve" >"$cogserve"
 chmod +x "$cogserve"
+for format in bf16 int4; do
+  part "demo_$format" 30 "$tools/ask_demo.sh" "$cogserve" cuda:0 "$format" "$bundle/models/demo" \
+    "$bundle/pictures"
+done
+part kernels 45 "${ours[@]}" "$bundle/bin/gpu_kernels_bench" --out "$out/kernels.json"
+# The 19B shape with random weights in the engine.
+shape=$bundle/models/cogvlm2-19b
+model=("${ours[@]}" "$bundle/bin/gpu_model_bench" --model "$shape" --max-itl-ms 50)
+part model 100 "${model[@]}" --batches 1,8,32,64 --out "$out/model.json"
+# As much as a card of that size has, with what nvidia-smi says of the card meanwhile.
+part cap_bf16 60 python3 "$tools/watch_memory.py" "$out/cap_bf16-memory.json" "$bus" \
+  "${model[@]}" --gpu-memory 42000000000 --batches 1,2 --out "$out/cap_bf16.json"
 part serve 90 env COGSERVE_MODEL="$shape" COGSERVE_LOAD_FORMAT=dummy COGSERVE_DEVICE=cuda:0 \
-  "$bundle/with-server.sh" "$cogserve" \
-  python3 "$bundle/serve_bench.py" "$cogserve" "$out/serve.json" 32 8
+  "$bundle/scripts/with-server.sh" "$cogserve" \
+  python3 "$tools/serve_bench.py" "$cogserve" "$out/serve.json" 32 8
+part cap_int4 90 python3 "$tools/watch_memory.py" "$out/cap_int4-memory.json" "$bus" \
+  "${model[@]}" --quantization int4 --gpu-memory $((16 << 30)) --batches 1,4 \
+  --out "$out/cap_int4.json"
+if timeout 25 python3 -c 'import torch, sys; sys.exit(not torch.cuda.is_available())' 2>/dev/null; then
+  part peer 30 python3 "$tools/peer_torch.py" "$out/peer.json"
+else
+  absent peer 'no PyTorch with CUDA, or not within 25 s'
+fi
 # Our kernels alone. Calls that fail are no errors to memcheck: our own are checked where they are
 # made, one test asks for too much memory, and newer libraries ask older drivers for what they lack.
 # Not the tests that take long under it, nor those of cuBLASLt and of recorded passes.
@@ -85,8 +118,9 @@ for tool in memcheck racecheck; do
       --error-exitcode 9 --kernel-name kns=cogserve "$bundle/bin/cuda_ops_test" \
       --gtest_filter="-$not_checked"
   else
-    absent "$tool"
+    absent "$tool" 'no compute-sanitizer'
   fi
 done
+part model_int4 90 "${model[@]}" --quantization int4 --batches 1,8,32 --out "$out/model_int4.json"
 
-python3 "$bundle/summarise.py" "$out"
+python3 "$tools/summarise.py" "$out"
