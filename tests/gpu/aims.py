@@ -1,5 +1,7 @@
 """What is aimed at on an H200, and what of it a run has measured."""
 
+import re
+
 # What no run measures, whatever the machine.
 NEVER_MEASURED = (
     "39 GB of a checkpoint ready from the page cache in under 30 s: weights here are random numbers,"
@@ -46,10 +48,14 @@ def wanted(unit, first, later):
     return f"at most {first} {unit}".rstrip() + (f", then {later}" if later else "")
 
 
+def is_h200(results):
+    return re.search(r"\bH200\b", results["device"]) is not None
+
+
 def unmeasured(results):
     """A sentence each."""
     yield from NEVER_MEASURED
-    if "H200" not in results["device"]:
+    if not is_h200(results):
         yield "every aim for an H200: this is another device"
         return
     for text, unit, first, later, found in aims(results):
@@ -59,7 +65,7 @@ def unmeasured(results):
 
 def measured(results):
     """Lines of a table; nothing of a device that the aims are not for."""
-    if "H200" not in results["device"]:
+    if not is_h200(results):
         return
     for text, unit, first, later, found in aims(results):
         if found is not None:

@@ -44,8 +44,9 @@ echo "$probe" >"$out/device.txt"
 bus=${probe##*, }
 
 # part NAME SECONDS COMMAND...: its output goes to NAME.log, its exit code to parts.txt. What cannot
-# begin before the end is late; the most telling parts come first.
-end=440
+# begin before the end is late; the most telling parts come first. COGSERVE_GPU_SECONDS is the end, if
+# set.
+end=${COGSERVE_GPU_SECONDS:-440}
 part() {
   local name=$1 limit=$2 began=$SECONDS code
   shift 2
@@ -94,7 +95,7 @@ model=("${ours[@]}" "$bundle/bin/gpu_model_bench" --model "$shape" --max-itl-ms 
 part model 100 "${model[@]}" --batches 1,8,32,64 --out "$out/model.json"
 # As much as a card of that size has, with what nvidia-smi says of the card meanwhile.
 part cap_bf16 60 python3 "$tools/watch_memory.py" "$out/cap_bf16-memory.json" "$bus" \
-  "${model[@]}" --gpu-memory 42000000000 --batches 1,2 --out "$out/cap_bf16.json"
+  "${model[@]}" --gpu-memory 42000000000 --batches 1 --out "$out/cap_bf16.json"
 part serve 90 env COGSERVE_MODEL="$shape" COGSERVE_LOAD_FORMAT=dummy COGSERVE_DEVICE=cuda:0 \
   "$bundle/scripts/with-server.sh" "$cogserve" \
   python3 "$tools/serve_bench.py" "$cogserve" "$out/serve.json" 32 8

@@ -120,12 +120,13 @@ class RunTest(FolderTest):
         for tool in ("nvidia-smi", "compute-sanitizer"):
             self.program(f"tools/{tool}", NVIDIA_SMI if tool == "nvidia-smi" else "#!/bin/sh\n")
         self.path = f"{tools}:/usr/bin:/bin"
+        self.seconds = {}
 
     def run_bundle(self):
         """(exit code, what was printed, results.json)."""
         out = self.folder / "out"
         environment = {"PATH": self.path, "STAND_IN_FIXTURES": str(HERE / "fixtures"),
-                       "PYTHONPATH": str(self.folder)}
+                       "PYTHONPATH": str(self.folder), **self.seconds}
         done = subprocess.run([HERE / "run.sh", self.bundle, out], capture_output=True, text=True,
                               check=False, env=environment)
         results = out / "results.json"
@@ -161,6 +162,13 @@ class RunTest(FolderTest):
         self.assertEqual(code, 1, printed)
         self.assertIn("cap_bf16 failed with exit code 1", results["faults"])
         self.assertEqual(results["parts"]["serve"]["exit"], 0)
+
+    def test_what_is_not_begun_before_the_end_is_late(self):
+        self.seconds = {"COGSERVE_GPU_SECONDS": "0"}
+        code, printed, results = self.run_bundle()
+        self.assertEqual(code, 1, printed)
+        self.assertIn("ops was not begun: no time was left", results["faults"])
+        self.assertIn("model_int4 was not begun: no time was left", results["faults"])
 
     def test_without_a_device_nothing_is_run(self):
         self.program("bundle/bin/gpu_kernels_bench", "#!/bin/sh\necho no CUDA device: none\nexit 3\n")

@@ -164,6 +164,8 @@ class SummariseTest(unittest.TestCase):
         (self.folder / "device.txt").write_text("NVIDIA H200, sm_90\n")
         _, printed, results = self.summarise()
         self.assertIn("bf16, a token at batch 32: at most 8.0 ms, then 7.2", results["unmeasured"])
+        (self.folder / "device.txt").write_text("NVIDIA GH200 480GB, sm_90\n")
+        self.assertIn("every aim for an H200: this is another device", self.summarise()[2]["unmeasured"])
         self.assertFalse(any("batch 1:" in sentence for sentence in results["unmeasured"]))
         row = next(l for l in printed.splitlines() if l.startswith("bf16, a token at batch 1 "))
         self.assertIn("0.01 ms aim: at most 4.5 ms, then 4.2", row)
