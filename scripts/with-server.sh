@@ -17,6 +17,10 @@ finish() {
   if [ -n "$server" ] && kill -TERM "$server" 2>/dev/null; then
     wait "$server" || code=$?
   fi
+  if [ "$code" -ne 0 ]; then  # it may say why
+    echo "The server's log:" >&2
+    cat "$log" >&2
+  fi
   rm -f "$log"
   exit "$code"
 }
@@ -32,7 +36,6 @@ for _ in $(seq 600); do  # the server says where it listens
   sleep 0.1
 done
 if [ -z "$address" ]; then
-  cat "$log" >&2
   echo "The server did not start." >&2
   exit 1
 fi
