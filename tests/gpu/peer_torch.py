@@ -109,6 +109,12 @@ def rows(pool):
     norm, tower_norm = pool.take(0, 4096), pool.take(0, 1792)
     for n in (64, 512):
         yield f"rms_norm_{n}", lambda i, n=n: F.rms_norm(pool.take(i, n, 4096), (4096,), norm, 1e-5)
+        yield (
+            f"add_rms_norm_{n}",
+            lambda i, n=n: F.rms_norm(
+                pool.take(2 * i, n, 4096).add_(pool.take(2 * i + 1, n, 4096)), (4096,), norm, 1e-5
+            ),
+        )
         yield f"add_{n}", lambda i, n=n: pool.take(2 * i, n, 4096) + pool.take(2 * i + 1, n, 4096)
         yield (
             f"silu_mul_{n}",
