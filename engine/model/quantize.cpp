@@ -1,9 +1,12 @@
 #include "engine/model/quantize.hpp"
 
 #include <algorithm>
+#include <array>
 #include <atomic>
+#include <bit>
 #include <cmath>
 #include <cstring>
+#include <iterator>
 #include <limits>
 #include <string>
 #include <thread>
@@ -100,25 +103,101 @@ float int4_error(const float* values, float scale) {
   return sum;
 }
 
-// `largest` is the magnitude of the largest of kInt4GroupSize values, and not infinite.
-float int4_scale(const float* values, float largest) {
+// The scales that a group of kInt4GroupSize finite values may get, the first of equals first.
+std::array<float, 2 * std::size(kClips)> int4_candidates(const float* values) {
+  const float largest = largest_magnitude(values, kInt4GroupSize);
   const bool negative = *std::find_if(values, values + kInt4GroupSize, [&](float value) {
     return std::fabs(value) == largest;
   }) < 0.0f;
-  float best = 0.0f;
-  float least = std::numeric_limits<float>::infinity();
+  std::array<float, 2 * std::size(kClips)> candidates;
+  size_t count = 0;
   for (const float clip : kClips) {
     const float to_seven = largest * clip / 7.0f;
     const float to_eight = largest * clip / (negative ? 8.0f : -8.0f);
-    for (const float candidate : {to_seven, to_eight}) {
-      const float scale = to_float(to_float16(candidate));
-      const float error = int4_error(values, scale);
-      if (error >= least) continue;
-      least = error;
-      best = scale;
+    for (const float scale : {to_seven, to_eight}) {
+      candidates[count++] = to_float(to_float16(scale));
     }
   }
+  return candidates;
+}
+
+float int4_scale(const float* values) {
+  float best = 0.0f;
+  float least = std::numeric_limits<float>::infinity();
+  for (const float scale : int4_candidates(values)) {
+    const float error = int4_error(values, scale);
+    if (error >= least) continue;
+    least = error;
+    best = scale;
+  }
   return best;
+}
+
+float int8_scale(const float* values, int64_t count) {
+  return largest_magnitude(values, count) / 127.0f;
+}
+
+// Of values that share a scale; for int4 an even number of them.
+void fill_codes(WeightFormat format, const float* values, int64_t count, float scale,
+                std::byte* codes) {
+  const float inverse = inverse_of(scale);
+  if (format == WeightFormat::kInt8) {
+    for (int64_t i = 0; i < count; ++i) {
+      const float level = std::clamp(round_even(values[i] * inverse), -127.0f, 127.0f);
+      codes[i] = static_cast<std::byte>(static_cast<int>(level));
+    }
+    return;
+  }
+  for (int64_t i = 0; i < count; i += 2) {
+    const int low = static_cast<int>(int4_level(values[i], inverse)) + 8;
+    const int high = static_cast<int>(int4_level(values[i + 1], inverse)) + 8;
+    codes[i / 2] = static_cast<std::byte>(high << 4 | low);
+  }
+}
+
+// Of an element. f16 ends at 65504, and the largest group's scale must not.
+float magnitude_limit(WeightFormat format) {
+  return format == WeightFormat::kInt4 ? 65504.0f * 7.0f : std::numeric_limits<float>::max();
+}
+
+int64_t whole_groups(int64_t in) {
+  return (in + kInt4GroupSize - 1) / kInt4GroupSize * kInt4GroupSize;
+}
+
+// As read_row, with zeros after it: the last group may be shorter, and zeros cost no error.
+void read_padded_row(const HostTensor& tensor, int64_t row, int64_t in, float* values) {
+  read_row(tensor, row, in, values);
+  std::fill(values + in, values + whole_groups(in), 0.0f);
+}
+
+bool same_bits(float a, float b) {
+  return std::bit_cast<uint32_t>(a) == std::bit_cast<uint32_t>(b);
+}
+
+bool is_int4_scale(const float* values, float scale) {
+  // Of groups that are all zero both zeros are candidates, with the same codes.
+  if (scale == 0.0f) return same_bits(scale, int4_scale(values));
+  const auto candidates = int4_candidates(values);
+  return std::find(candidates.begin(), candidates.end(), scale) != candidates.end();
+}
+
+// Whether `values`, a padded row of finite numbers, can have become row `row` of `stored`.
+bool is_quantized_row(const HostWeight& stored, int64_t row, const float* values) {
+  const bool int4 = stored.format == WeightFormat::kInt4;
+  const int64_t in = stored.in_features;
+  const int64_t per_byte = int4 ? 2 : 1;
+  const float* scales = stored.scales + row * stored.groups();
+  if (!int4 && !same_bits(scales[0], int8_scale(values, in))) return false;
+  for (int64_t begin = 0; begin < in; begin += kInt4GroupSize) {
+    const float scale = scales[begin / stored.group_size];
+    if (int4 && !is_int4_scale(values + begin, scale)) return false;
+    const int64_t count = std::min(kInt4GroupSize, in - begin);
+    std::array<std::byte, kInt4GroupSize> codes;
+    fill_codes(stored.format, values + begin, count, scale, codes.data());
+    const std::byte* const found = stored.codes + (row * in + begin) / per_byte;
+    if (std::memcmp(found, codes.data(), count / per_byte) != 0) return false;
+  }
+  return true;
 }
 
 }  // namespace
@@ -135,33 +214,19 @@ HostWeight QuantizedMatrix::weight() const {
   return weight;
 }
 
-void QuantizedMatrix::quantize_row(int64_t row, float* values) {
+void QuantizedMatrix::quantize_row(int64_t row, const float* values) {
   const int64_t in = form_.in_features;
-  std::byte* codes = codes_.data() + row * in / (form_.format == WeightFormat::kInt4 ? 2 : 1);
-  if (form_.format == WeightFormat::kInt8) {
-    const float scale = largest_magnitude(values, in) / 127.0f;
-    const float inverse = inverse_of(scale);
-    scales_[row] = scale;
-    for (int64_t i = 0; i < in; ++i) {
-      const float level = std::clamp(round_even(values[i] * inverse), -127.0f, 127.0f);
-      codes[i] = static_cast<std::byte>(static_cast<int>(level));
-    }
-    return;
+  const bool int4 = form_.format == WeightFormat::kInt4;
+  std::byte* codes = codes_.data() + row * in / (int4 ? 2 : 1);
+  float* scales = scales_.data() + row * form_.groups();
+  if (!int4) {
+    scales[0] = int8_scale(values, in);
+    return fill_codes(form_.format, values, in, scales[0], codes);
   }
-  // The last group may be shorter: zeros cost no error.
-  const int64_t padded = form_.groups() * kInt4GroupSize;
-  std::fill(values + in, values + padded, 0.0f);
-  for (int64_t group = 0; group < form_.groups(); ++group) {
-    const float* members = values + group * kInt4GroupSize;
-    const float scale = int4_scale(members, largest_magnitude(members, kInt4GroupSize));
-    const float inverse = inverse_of(scale);
-    scales_[row * form_.groups() + group] = scale;
-    const int64_t begin = group * kInt4GroupSize;
-    for (int64_t i = begin; i < std::min(begin + kInt4GroupSize, in); i += 2) {
-      const int low = static_cast<int>(int4_level(values[i], inverse)) + 8;
-      const int high = static_cast<int>(int4_level(values[i + 1], inverse)) + 8;
-      codes[i / 2] = static_cast<std::byte>(high << 4 | low);
-    }
+  for (int64_t begin = 0; begin < in; begin += kInt4GroupSize, ++scales) {
+    *scales = int4_scale(values + begin);
+    fill_codes(form_.format, values + begin, std::min(kInt4GroupSize, in - begin), *scales,
+               codes + begin / 2);
   }
 }
 
@@ -179,12 +244,10 @@ absl::StatusOr<QuantizedMatrix> QuantizedMatrix::quantize(const HostTensor& tens
         prefix + "int4 wants an even number of inputs, got " + std::to_string(in));
   }
   QuantizedMatrix matrix(format, dense.out_features, in);
-  // Of the largest group's scale: f16 ends at 65504.
-  const float limit = int4 ? 65504.0f * 7.0f : std::numeric_limits<float>::max();
-  const int64_t padded = (in + kInt4GroupSize - 1) / kInt4GroupSize * kInt4GroupSize;
+  const float limit = magnitude_limit(format);
   std::atomic<int64_t> bad_row{kNone};
-  for_each_row(dense.out_features, padded, threads, [&](int64_t row, float* values) {
-    read_row(tensor, row, in, values);
+  for_each_row(dense.out_features, whole_groups(in), threads, [&](int64_t row, float* values) {
+    read_padded_row(tensor, row, in, values);
     if (largest_magnitude(values, in) <= limit) return matrix.quantize_row(row, values);
     int64_t before = bad_row.load();
     while (row < before && !bad_row.compare_exchange_weak(before, row)) {
@@ -217,6 +280,20 @@ HostWeight weight_form(WeightFormat format, DType dtype, int64_t out_features,
   form.group_size = format == WeightFormat::kInt4 ? kInt4GroupSize : in_features;
   form.scale_dtype = format == WeightFormat::kInt4 ? DType::kF16 : DType::kF32;
   return form;
+}
+
+bool is_quantized_from(const HostTensor& dense, const HostWeight& stored, int threads) {
+  const int64_t in = stored.in_features;
+  const float limit = magnitude_limit(stored.format);
+  std::atomic<bool> same{true};
+  for_each_row(stored.out_features, whole_groups(in), threads, [&](int64_t row, float* values) {
+    if (!same) return;
+    read_padded_row(dense, row, in, values);
+    if (!(largest_magnitude(values, in) <= limit) || !is_quantized_row(stored, row, values)) {
+      same = false;
+    }
+  });
+  return same;
 }
 
 double SquaredError::relative() const { return total > 0.0 ? std::sqrt(error / total) : 0.0; }

@@ -35,13 +35,19 @@ class QuantizedMatrix {
  private:
   QuantizedMatrix(WeightFormat format, int64_t out_features, int64_t in_features);
 
-  // `values` is the row, with room for whole groups; finite.
-  void quantize_row(int64_t row, float* values);
+  // `values` is the row, with zeros up to whole groups; finite.
+  void quantize_row(int64_t row, const float* values);
 
   HostWeight form_;  // without its arrays
   std::vector<std::byte> codes_;
   std::vector<float> scales_;
 };
+
+// Whether `stored`, kInt4 or kInt8, is what QuantizedMatrix::quantize made of `dense`: codes and
+// int8 scales must be equal, and an int4 scale one of those that are tried for its group. Which of
+// them is best is the search that costs most, and damage does not turn one into another and round
+// the group's codes anew. False if `dense` is refused by `quantize`.
+bool is_quantized_from(const HostTensor& dense, const HostWeight& stored, int threads);
 
 // What a quantised [out, in] matrix looks like, without arrays; kDense: as `dtype`.
 HostWeight weight_form(WeightFormat format, DType dtype, int64_t out_features, int64_t in_features);

@@ -3,6 +3,7 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <bit>
 #include <cmath>
 #include <cstring>
 #include <limits>
@@ -246,6 +247,48 @@ TEST_P(QuantizeEither, the_error_is_the_distance_of_what_is_stored) {
   EXPECT_NEAR(found.relative(), std::sqrt(error / total), 1e-12);
   EXPECT_LT(found.relative(), GetParam() == WeightFormat::kInt4 ? 0.12 : 0.01);
   EXPECT_EQ(SquaredError{}.relative(), 0.0);
+}
+
+TEST_P(QuantizeEither, no_bit_of_the_result_can_change_unseen) {
+  const bool int4 = GetParam() == WeightFormat::kInt4;
+  Matrix matrix = Matrix::random(6, 300, 8);
+  std::fill_n(matrix.values.begin() + 2 * 300, 300, 0.0f);
+  for (int i = 0; i < 300; ++i) matrix.values[3 * 300 + i] *= 1e-9f;  // whose f16 scale is zero
+  const QuantizedMatrix quantized = quantize(matrix, GetParam());
+  HostWeight weight = quantized.weight();
+  ASSERT_TRUE(is_quantized_from(matrix.host(), weight, 2));
+
+  std::vector<std::byte> codes(weight.codes, weight.codes + 6 * (int4 ? 150 : 300));
+  weight.codes = codes.data();
+  for (std::byte& code : codes) {
+    for (int bit = 0; bit < 8; ++bit) {
+      code ^= std::byte{1} << bit;
+      ASSERT_FALSE(is_quantized_from(matrix.host(), weight, 1)) << &code - codes.data();
+      code ^= std::byte{1} << bit;
+    }
+  }
+  std::vector<float> scales(weight.scales, weight.scales + 6 * weight.groups());
+  weight.scales = scales.data();
+  for (float& scale : scales) {
+    const float whole = scale;
+    for (int bit = 0; bit < (int4 ? 16 : 32); ++bit) {
+      const uint32_t bits = std::bit_cast<uint32_t>(whole) ^ 1u << bit;
+      const auto half = static_cast<uint16_t>(to_float16(whole).bits ^ 1u << bit);
+      scale = int4 ? to_float(Float16{half}) : std::bit_cast<float>(bits);
+      ASSERT_FALSE(is_quantized_from(matrix.host(), weight, 1)) << whole << ", bit " << bit;
+    }
+    scale = whole;
+  }
+  EXPECT_TRUE(is_quantized_from(matrix.host(), weight, 1));
+}
+
+TEST_P(QuantizeEither, nothing_is_quantised_from_what_is_refused) {
+  Matrix matrix = Matrix::random(4, 128, 9);
+  const QuantizedMatrix quantized = quantize(matrix, GetParam());
+  for (const float bad : {std::nanf(""), INFINITY}) {
+    matrix.values[200] = bad;
+    EXPECT_FALSE(is_quantized_from(matrix.host(), quantized.weight(), 1));
+  }
 }
 
 INSTANTIATE_TEST_SUITE_P(Formats, QuantizeEither,
