@@ -3,13 +3,10 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
-#include <chrono>
 #include <cstring>
 #include <filesystem>
-#include <fstream>
 #include <map>
 #include <nlohmann/json.hpp>
-#include <sstream>
 
 #include "engine/base/error.hpp"
 #include "engine/base/output_file.hpp"
@@ -17,6 +14,7 @@
 #include "engine/model/native_layout.hpp"
 #include "engine/model/quantize.hpp"
 #include "engine/model/weights.hpp"
+#include "tests/engine/quantize_checkpoint_tools.hpp"
 #include "tests/engine/tiny_checkpoint.hpp"
 #include "tests/temporary_directory.hpp"
 
@@ -26,46 +24,6 @@ namespace {
 namespace fs = std::filesystem;
 using nlohmann::json;
 using ::testing::HasSubstr;
-
-constexpr WeightFormats kMixed{WeightFormat::kInt4, WeightFormat::kInt8, WeightFormat::kInt8};
-
-std::string read(const std::string& path) {
-  std::ifstream in(path, std::ios::binary);
-  std::ostringstream content;
-  content << in.rdbuf();
-  return content.str();
-}
-
-// Every file of a directory by name.
-std::map<std::string, std::string> contents(const std::string& directory) {
-  std::map<std::string, std::string> files;
-  for (const auto& entry : fs::directory_iterator(directory)) {
-    files[entry.path().filename().string()] = read(entry.path().string());
-  }
-  return files;
-}
-
-// Random weights, from DummyWeights, as a checkpoint in one file.
-std::string random_checkpoint(const ModelConfig& config) {
-  DummyWeights source(7, DType::kBF16);
-  std::vector<OutputTensor> tensors;
-  std::string data;
-  for (const ModelTensor& tensor : list_tensors(config, {})) {
-    const StoredTensor stored = source.require(tensor.name, tensor.shape).value();
-    const HostTensor host = source.read(stored).value();
-    tensors.push_back({tensor.name, "BF16", tensor.shape, host.elements() * 2});
-    data.append(reinterpret_cast<const char*>(host.data), host.elements() * 2);
-  }
-  return safetensors_header(tensors) + data;
-}
-
-void write_source(const TemporaryDirectory& directory) {
-  directory.write("config.json", tiny_config_json());
-  directory.write("tokenizer.json", "{\"a\": 1}");
-  directory.write("generation_config.json", "{\"top_p\": 0.5}");
-  directory.write("pytorch_model.bin", "never copied");
-  directory.write("model.safetensors", random_checkpoint(tiny_config()));
-}
 
 // A tensor of a written checkpoint, found by index and header, read without the engine's readers.
 struct Written {
@@ -95,14 +53,6 @@ Written find(const std::string& directory, const std::string& name) {
   const size_t begin = entry["data_offsets"][0];
   const size_t end = entry["data_offsets"][1];
   return {entry["dtype"], entry["shape"], file.substr(8 + length + begin, end - begin)};
-}
-
-QuantizeOptions options_for(const TemporaryDirectory& source, const std::string& destination) {
-  return {.source = source.path(),
-          .destination = destination,
-          .formats = kMixed,
-          .threads = 2,
-          .shard_bytes = 4000};
 }
 
 TEST(QuantizeCheckpoint, matrices_are_written_in_the_native_layout) {
@@ -196,113 +146,6 @@ TEST(QuantizeCheckpoint, the_directory_is_complete_and_says_what_it_is) {
     EXPECT_LT(tensor.relative_error, tensor.format == WeightFormat::kInt4 ? 0.15 : 0.02);
     EXPECT_GT(tensor.relative_error, 0.0);
   }
-}
-
-TEST(QuantizeCheckpoint, a_run_that_was_killed_is_completed_to_the_same_bytes) {
-  const TemporaryDirectory source;
-  const TemporaryDirectory destination;
-  write_source(source);
-  const QuantizeOptions options = options_for(source, destination.path());
-  const auto whole = quantize_checkpoint(options, nullptr);
-  ASSERT_TRUE(whole.ok()) << whole.status();
-  const auto expected = contents(destination.path());
-
-  // Killed in the second shard: no later files, a piece of that one.
-  const std::string count = std::to_string(100000 + whole->shards).substr(1);
-  const std::string second = "model-00002-of-" + count + ".safetensors";
-  for (const auto& [name, content] : expected) {
-    if (name == "cogserve_quantize.json" || name == "model-00001-of-" + count + ".safetensors") {
-      continue;
-    }
-    fs::remove(destination.path() + "/" + name);
-  }
-  destination.write(second + ".partial", expected.at(second).substr(0, 500));
-  const auto rest = quantize_checkpoint(options, nullptr);
-  ASSERT_TRUE(rest.ok()) << rest.status();
-  EXPECT_EQ(rest->shards_kept, 1);
-  EXPECT_EQ(contents(destination.path()), expected);
-
-  const auto again = quantize_checkpoint(options, nullptr);
-  EXPECT_EQ(again->shards_kept, whole->shards);
-  EXPECT_EQ(contents(destination.path()), expected);
-}
-
-TEST(QuantizeCheckpoint, a_damaged_shard_is_written_anew) {
-  const TemporaryDirectory source;
-  const TemporaryDirectory destination;
-  write_source(source);
-  const QuantizeOptions options = options_for(source, destination.path());
-  const auto whole = quantize_checkpoint(options, nullptr);
-  ASSERT_TRUE(whole.ok()) << whole.status();
-  const auto expected = contents(destination.path());
-  for (const auto& [name, content] : expected) {
-    if (!name.ends_with(".safetensors")) continue;
-    std::string damaged = content;
-    uint64_t length;
-    std::memcpy(&length, content.data(), 8);
-    for (size_t i = 8 + length; i < damaged.size(); ++i)
-      damaged[i] = static_cast<char>(~damaged[i]);
-    for (const std::string& bad :
-         {damaged, content.substr(0, content.size() - 1), content + "x", std::string("x")}) {
-      destination.write(name, bad);
-      const auto repaired = quantize_checkpoint(options, nullptr);
-      ASSERT_TRUE(repaired.ok()) << repaired.status();
-      EXPECT_EQ(repaired->shards_kept, whole->shards - 1) << name;
-      EXPECT_EQ(read(destination.path() + "/" + name), content) << name;
-    }
-  }
-}
-
-TEST(QuantizeCheckpoint, a_directory_that_is_not_its_own_is_refused) {
-  const TemporaryDirectory source;
-  const TemporaryDirectory destination;
-  write_source(source);
-  QuantizeOptions options = options_for(source, destination.path());
-  destination.write("notes.txt", "mine");
-  const absl::Status foreign = quantize_checkpoint(options, nullptr).status();
-  EXPECT_EQ(error_reason(foreign), "DESTINATION");
-  EXPECT_THAT(std::string(foreign.message()), HasSubstr("notes.txt"));
-  EXPECT_EQ(contents(destination.path()).size(), 1u) << "nothing was written";
-
-  options.destination = source.path();
-  EXPECT_EQ(error_reason(quantize_checkpoint(options, nullptr).status()), "DESTINATION");
-
-  const TemporaryDirectory begun;
-  options.destination = begun.path();
-  ASSERT_TRUE(quantize_checkpoint(options, nullptr).ok());
-  options.formats.head = WeightFormat::kDense;
-  EXPECT_EQ(error_reason(quantize_checkpoint(options, nullptr).status()), "DESTINATION");
-}
-
-TEST(QuantizeCheckpoint, another_model_of_the_same_shapes_does_not_complete_it) {
-  const TemporaryDirectory source;
-  const TemporaryDirectory destination;
-  write_source(source);
-  const QuantizeOptions options = options_for(source, destination.path());
-  ASSERT_TRUE(quantize_checkpoint(options, nullptr).ok());
-  const fs::path weights = source.path() + "/model.safetensors";
-  fs::last_write_time(weights, fs::last_write_time(weights) + std::chrono::seconds(1));
-  const absl::Status other = quantize_checkpoint(options, nullptr).status();
-  EXPECT_EQ(error_reason(other), "DESTINATION");
-  EXPECT_THAT(std::string(other.message()), HasSubstr("another checkpoint"));
-}
-
-TEST(QuantizeCheckpoint, a_full_disk_is_said) {
-  if (!fs::exists("/dev/full")) GTEST_SKIP() << "no /dev/full here";
-  const TemporaryDirectory source;
-  const TemporaryDirectory destination;
-  write_source(source);
-  const QuantizeOptions options = options_for(source, destination.path());
-  const auto whole = quantize_checkpoint(options, nullptr);
-  const std::string count = std::to_string(100000 + whole->shards).substr(1);
-  const std::string name = "model-00001-of-" + count + ".safetensors";
-  fs::remove(destination.path() + "/" + name);
-  fs::create_symlink("/dev/full", destination.path() + "/" + name + ".partial");
-  const absl::Status full = quantize_checkpoint(options, nullptr).status();
-  EXPECT_EQ(error_reason(full), "DISK_FULL");
-  EXPECT_TRUE(absl::IsResourceExhausted(full));
-  EXPECT_THAT(std::string(full.message()), HasSubstr(name));
-  EXPECT_FALSE(fs::exists(destination.path() + "/config.json")) << "half a checkpoint is served";
 }
 
 TEST(QuantizeCheckpoint, a_quantised_source_is_refused) {

@@ -1,0 +1,135 @@
+// What `quantize_checkpoint` finds in its destination, and what it makes of that.
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <chrono>
+#include <cstdio>
+#include <cstring>
+#include <filesystem>
+#include <map>
+#include <string>
+
+#include "engine/base/error.hpp"
+#include "engine/quantize_checkpoint.hpp"
+#include "tests/engine/quantize_checkpoint_tools.hpp"
+#include "tests/temporary_directory.hpp"
+
+namespace cogserve {
+namespace {
+
+namespace fs = std::filesystem;
+using ::testing::HasSubstr;
+
+std::string shard_name(int number, int count) {
+  char name[64];
+  std::snprintf(name, sizeof name, "model-%05d-of-%05d.safetensors", number, count);
+  return name;
+}
+
+TEST(QuantizeDestination, a_run_that_was_killed_is_completed_to_the_same_bytes) {
+  const TemporaryDirectory source;
+  const TemporaryDirectory destination;
+  write_source(source);
+  const QuantizeOptions options = options_for(source, destination.path());
+  const auto whole = quantize_checkpoint(options, nullptr);
+  ASSERT_TRUE(whole.ok()) << whole.status();
+  const auto expected = contents(destination.path());
+
+  // Killed in the second shard: no later files, a piece of that one.
+  const std::string second = shard_name(2, whole->shards);
+  for (const auto& [name, content] : expected) {
+    if (name == "cogserve_quantize.json" || name == shard_name(1, whole->shards)) {
+      continue;
+    }
+    fs::remove(destination.path() + "/" + name);
+  }
+  destination.write(second + ".partial", expected.at(second).substr(0, 500));
+  const auto rest = quantize_checkpoint(options, nullptr);
+  ASSERT_TRUE(rest.ok()) << rest.status();
+  EXPECT_EQ(rest->shards_kept, 1);
+  EXPECT_EQ(contents(destination.path()), expected);
+
+  const auto again = quantize_checkpoint(options, nullptr);
+  EXPECT_EQ(again->shards_kept, whole->shards);
+  EXPECT_EQ(contents(destination.path()), expected);
+}
+
+TEST(QuantizeDestination, a_damaged_shard_is_written_anew) {
+  const TemporaryDirectory source;
+  const TemporaryDirectory destination;
+  write_source(source);
+  const QuantizeOptions options = options_for(source, destination.path());
+  const auto whole = quantize_checkpoint(options, nullptr);
+  ASSERT_TRUE(whole.ok()) << whole.status();
+  const auto expected = contents(destination.path());
+  for (const auto& [name, content] : expected) {
+    if (!name.ends_with(".safetensors")) continue;
+    std::string damaged = content;
+    uint64_t length;
+    std::memcpy(&length, content.data(), 8);
+    for (size_t i = 8 + length; i < damaged.size(); ++i)
+      damaged[i] = static_cast<char>(~damaged[i]);
+    for (const std::string& bad :
+         {damaged, content.substr(0, content.size() - 1), content + "x", std::string("x")}) {
+      destination.write(name, bad);
+      const auto repaired = quantize_checkpoint(options, nullptr);
+      ASSERT_TRUE(repaired.ok()) << repaired.status();
+      EXPECT_EQ(repaired->shards_kept, whole->shards - 1) << name;
+      EXPECT_EQ(read(destination.path() + "/" + name), content) << name;
+    }
+  }
+}
+
+TEST(QuantizeDestination, a_directory_that_is_not_its_own_is_refused) {
+  const TemporaryDirectory source;
+  const TemporaryDirectory destination;
+  write_source(source);
+  QuantizeOptions options = options_for(source, destination.path());
+  destination.write("notes.txt", "mine");
+  const absl::Status foreign = quantize_checkpoint(options, nullptr).status();
+  EXPECT_EQ(error_reason(foreign), "DESTINATION");
+  EXPECT_THAT(std::string(foreign.message()), HasSubstr("notes.txt"));
+  EXPECT_EQ(contents(destination.path()).size(), 1u) << "nothing was written";
+
+  options.destination = source.path();
+  EXPECT_EQ(error_reason(quantize_checkpoint(options, nullptr).status()), "DESTINATION");
+
+  const TemporaryDirectory begun;
+  options.destination = begun.path();
+  ASSERT_TRUE(quantize_checkpoint(options, nullptr).ok());
+  options.formats.head = WeightFormat::kDense;
+  EXPECT_EQ(error_reason(quantize_checkpoint(options, nullptr).status()), "DESTINATION");
+}
+
+TEST(QuantizeDestination, another_model_of_the_same_shapes_does_not_complete_it) {
+  const TemporaryDirectory source;
+  const TemporaryDirectory destination;
+  write_source(source);
+  const QuantizeOptions options = options_for(source, destination.path());
+  ASSERT_TRUE(quantize_checkpoint(options, nullptr).ok());
+  const fs::path weights = source.path() + "/model.safetensors";
+  fs::last_write_time(weights, fs::last_write_time(weights) + std::chrono::seconds(1));
+  const absl::Status other = quantize_checkpoint(options, nullptr).status();
+  EXPECT_EQ(error_reason(other), "DESTINATION");
+  EXPECT_THAT(std::string(other.message()), HasSubstr("another checkpoint"));
+}
+
+TEST(QuantizeDestination, a_full_disk_is_said) {
+  if (!fs::exists("/dev/full")) GTEST_SKIP() << "no /dev/full here";
+  const TemporaryDirectory source;
+  const TemporaryDirectory destination;
+  write_source(source);
+  const QuantizeOptions options = options_for(source, destination.path());
+  const auto whole = quantize_checkpoint(options, nullptr);
+  const std::string name = shard_name(1, whole->shards);
+  fs::remove(destination.path() + "/" + name);
+  fs::create_symlink("/dev/full", destination.path() + "/" + name + ".partial");
+  const absl::Status full = quantize_checkpoint(options, nullptr).status();
+  EXPECT_EQ(error_reason(full), "DISK_FULL");
+  EXPECT_TRUE(absl::IsResourceExhausted(full));
+  EXPECT_THAT(std::string(full.message()), HasSubstr(name));
+  EXPECT_FALSE(fs::exists(destination.path() + "/config.json")) << "half a checkpoint is served";
+}
+
+}  // namespace
+}  // namespace cogserve
