@@ -37,6 +37,9 @@ void print_report(const QuantizeReport& report) {
     std::printf("%-72s %-6s %13.3f%%\n", tensor.name.c_str(),
                 std::string(format_name(tensor.format)).c_str(), 100 * tensor.relative_error);
   }
+  for (const std::string& replaced : report.shards_replaced) {
+    std::printf("written anew: %s\n", replaced.c_str());
+  }
   std::printf("%.1f MB became %.1f MB; files: %d, kept from an earlier run: %d\n",
               static_cast<double>(report.bytes_before) / 1e6,
               static_cast<double>(report.bytes_after) / 1e6, report.shards, report.shards_kept);

@@ -32,8 +32,6 @@ constexpr char kReport[] = "quantization_report.json";
 // Says whose a directory is, from the first moment on.
 constexpr char kMarker[] = "cogserve_quantize.json";
 constexpr size_t kMaxSmallFile = size_t{64} << 20;
-// A kept shard whose matrices are further off than this is not what was written.
-constexpr double kMostError = 0.5;
 
 // A tensor of the source and what it becomes.
 struct Item {
@@ -154,6 +152,27 @@ absl::Status prepare_destination(const QuantizeOptions& options) {
   return write_file(directory, kMarker, marker);
 }
 
+// Until all shards are there again it is no checkpoint, though an earlier run may have ended.
+void unfinish(const std::string& directory) {
+  std::error_code ignored;
+  fs::remove(fs::path(directory) / kConfig, ignored);
+}
+
+// Empty for a file of as many bytes as it should have.
+std::string size_fault(const Shard& shard, uintmax_t bytes) {
+  if (bytes == static_cast<uintmax_t>(shard.bytes())) return "";
+  return "expected " + std::to_string(shard.bytes()) + " bytes, got " + std::to_string(bytes);
+}
+
+// The shard of an earlier run, in which `fault` was found.
+void discard(const std::string& directory, const Shard& shard, const std::string& fault,
+             QuantizeReport* report) {
+  std::error_code ignored;
+  unfinish(directory);
+  fs::remove(fs::path(directory) / shard.name, ignored);
+  report->shards_replaced.push_back(shard.name + ": " + fault);
+}
+
 absl::Status check_space(const QuantizeOptions& options, const std::vector<Shard>& shards) {
   int64_t wanted = 0;
   std::error_code error;
@@ -190,29 +209,30 @@ class Converter {
     return status.ok() ? file->finish() : status;
   }
 
-  // Whether the shard of an earlier run holds what it should; then its matrices are reported.
-  bool keep(const Shard& shard) {
+  // What is wrong with the shard of an earlier run; empty if nothing is, and then its matrices are
+  // reported. What the source does not let us read is an error, and says nothing of the shard.
+  absl::StatusOr<std::string> fault_of(const Shard& shard) {
     const absl::StatusOr<MappedFile> file = MappedFile::open(options_.destination, shard.name);
-    if (!file.ok() || static_cast<int64_t>(file->bytes().size()) != shard.bytes()) return false;
+    if (!file.ok()) return std::string(file.status().message());
+    if (std::string fault = size_fault(shard, file->bytes().size()); !fault.empty()) return fault;
     const std::byte* at = file->bytes().data();
-    if (std::memcmp(at, shard.header.data(), shard.header.size()) != 0) return false;
+    if (std::memcmp(at, shard.header.data(), shard.header.size()) != 0) {
+      return "its header is not the one that was written";
+    }
     at += shard.header.size();
     std::vector<QuantizedTensor> found;
     for (const Item* item : shard.items) {
       const absl::StatusOr<HostTensor> tensor = source_.read(item->stored);
-      if (!tensor.ok()) return false;
-      if (item->tensor.format == WeightFormat::kDense) {
-        if (std::memcmp(at, tensor->data, item->bytes) != 0) return false;
-      } else {
-        const double error = stored_error(*item, *tensor, at);
-        if (!(error <= kMostError)) return false;
-        found.push_back({item->tensor.name, item->tensor.format, error});
-      }
-      at += bytes_of(item->outputs);
+      if (!tensor.ok()) return tensor.status();
+      const bool same = item->tensor.format == WeightFormat::kDense
+                            ? std::memcmp(at, tensor->data, item->bytes) == 0
+                            : same_matrix(*item, *tensor, at, &found);
       source_.release(item->stored);
+      if (!same) return "tensor '" + item->tensor.name + "': not what the source gives";
+      at += bytes_of(item->outputs);
     }
     report_.tensors.insert(report_.tensors.end(), found.begin(), found.end());
-    return true;
+    return "";
   }
 
  private:
@@ -233,8 +253,10 @@ class Converter {
     return file->append(halves.data(), item.outputs[1].bytes);
   }
 
-  // Of the matrix whose codes and scales are at `at`.
-  double stored_error(const Item& item, const HostTensor& tensor, const std::byte* at) const {
+  // Whether the codes and scales at `at` are those of `tensor`. Quantising it again to compare
+  // would make a resumed run as long as a new one.
+  bool same_matrix(const Item& item, const HostTensor& tensor, const std::byte* at,
+                   std::vector<QuantizedTensor>* found) const {
     HostWeight weight =
         weight_form(item.tensor.format, DType::kF32, item.tensor.shape[0], item.tensor.shape[1]);
     weight.codes = at;
@@ -244,7 +266,10 @@ class Converter {
     std::vector<float> values(scales.elements());
     for (size_t i = 0; i < values.size(); ++i) values[i] = host_value(scales, i);
     weight.scales = values.data();
-    return squared_error(tensor, weight, options_.threads).relative();
+    if (!is_quantized_from(tensor, weight, options_.threads)) return false;
+    found->push_back({item.tensor.name, item.tensor.format,
+                      squared_error(tensor, weight, options_.threads).relative()});
+    return true;
   }
 
   const QuantizeOptions& options_;
@@ -298,12 +323,11 @@ std::string report_text(const QuantizeReport& report) {
          "\n";
 }
 
-// Index, report, the small files, and the configuration, which makes a checkpoint of it all.
+// Index, report, and the configuration, which makes a checkpoint of it all.
 absl::Status finish_directory(const QuantizeOptions& options, const std::vector<Shard>& shards,
                               const QuantizeReport& report, json config) {
   absl::Status status = write_file(options.destination, kIndex, index_of(shards));
   if (status.ok()) status = write_file(options.destination, kReport, report_text(report));
-  if (status.ok()) status = copy_small_files(options);
   config["quantization_config"] = describe_formats(options.formats);
   if (status.ok()) status = write_file(options.destination, kConfig, config.dump(2) + "\n");
   return status;
@@ -334,13 +358,12 @@ absl::StatusOr<QuantizeReport> quantize_checkpoint(
   const absl::StatusOr<std::vector<Item>> items = list_items(*model, options.formats, &*source);
   if (!items.ok()) return items.status();
   const std::vector<Shard> shards = plan_shards(*items, options.shard_bytes);
-  absl::Status status = prepare_destination(options);
-  if (status.ok()) status = check_space(options, shards);
-  if (!status.ok()) return status;
-
   QuantizeReport report;
   report.shards = static_cast<int>(shards.size());
   for (const Item& item : *items) report.bytes_before += item.bytes;
+  absl::Status status = prepare_destination(options);
+  if (status.ok()) status = check_space(options, shards);
+  if (!status.ok()) return status;
   Converter converter(options, &*source, &report);
   int64_t done = 0;
   const auto advance = [&](const Item& item) {
@@ -349,18 +372,23 @@ absl::StatusOr<QuantizeReport> quantize_checkpoint(
   };
   for (const Shard& shard : shards) {
     report.bytes_after += shard.data_bytes;
-    if (converter.keep(shard)) {
-      ++report.shards_kept;
-      for (const Item* item : shard.items) advance(*item);
-      continue;
+    std::error_code error;
+    if (fs::exists(fs::path(options.destination) / shard.name, error)) {
+      const absl::StatusOr<std::string> fault = converter.fault_of(shard);
+      if (!fault.ok()) return fault.status();
+      if (fault->empty()) {
+        ++report.shards_kept;
+        for (const Item* item : shard.items) advance(*item);
+        continue;
+      }
+      discard(options.destination, shard, *fault, &report);
     }
-    // Until all shards are there again it is no checkpoint, though an earlier run may have ended.
-    std::error_code ignored;
-    fs::remove(fs::path(options.destination) / kConfig, ignored);
+    unfinish(options.destination);
     status = converter.write(shard, advance);
     if (!status.ok()) return status;
   }
-  status = finish_directory(options, shards, report, *config);
+  status = copy_small_files(options);
+  if (status.ok()) status = finish_directory(options, shards, report, *config);
   if (!status.ok()) return status;
   return report;
 }

@@ -32,14 +32,17 @@ struct QuantizeReport {
   int64_t bytes_before = 0;              // of all tensors
   int64_t bytes_after = 0;
   int shards = 0;
-  int shards_kept = 0;  // of an earlier run, still close to the source
+  int shards_kept = 0;  // of an earlier run
+  // Files of an earlier run that were not what the source gives, each with what was found.
+  std::vector<std::string> shards_replaced;
 };
 
 // Holds one matrix at a time. A destination that has been begun with the same formats and the same
-// source, by its files' sizes and times of change, is completed; any other that is not empty is
-// refused: FAILED_PRECONDITION / DESTINATION. The config.json is written last, and removed before a
-// file is written anew, so that half a checkpoint cannot be served. Also writes the report,
-// as quantization_report.json. `progress` gets bytes of the source. Other errors are those of
+// source, by its files' sizes and times of change, is completed: a file that is what the source
+// gives is kept, any other removed and written anew. Another destination that is not empty is
+// refused: FAILED_PRECONDITION / DESTINATION. The config.json is written last, and removed before
+// any other file is, so that half a checkpoint cannot be served. Also writes the report, as
+// quantization_report.json. `progress` gets bytes of the source. Other errors are those of
 // Checkpoint, QuantizedMatrix and OutputFile.
 absl::StatusOr<QuantizeReport> quantize_checkpoint(
     const QuantizeOptions& options,

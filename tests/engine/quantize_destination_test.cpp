@@ -6,7 +6,11 @@
 #include <cstdio>
 #include <cstring>
 #include <filesystem>
+#include <fstream>
 #include <map>
+#include <nlohmann/json.hpp>
+#include <set>
+#include <span>
 #include <string>
 
 #include "engine/base/error.hpp"
@@ -18,12 +22,21 @@ namespace cogserve {
 namespace {
 
 namespace fs = std::filesystem;
+using nlohmann::json;
 using ::testing::HasSubstr;
 
 std::string shard_name(int number, int count) {
   char name[64];
   std::snprintf(name, sizeof name, "model-%05d-of-%05d.safetensors", number, count);
   return name;
+}
+
+void flip_lowest_bit(const std::string& path, size_t offset) {
+  std::fstream file(path, std::ios::binary | std::ios::in | std::ios::out);
+  file.seekg(static_cast<std::streamoff>(offset));
+  const auto byte = static_cast<char>(file.get() ^ 1);
+  file.seekp(static_cast<std::streamoff>(offset));
+  file.put(byte);
 }
 
 TEST(QuantizeDestination, a_run_that_was_killed_is_completed_to_the_same_bytes) {
@@ -129,6 +142,51 @@ TEST(QuantizeDestination, a_full_disk_is_said) {
   EXPECT_TRUE(absl::IsResourceExhausted(full));
   EXPECT_THAT(std::string(full.message()), HasSubstr(name));
   EXPECT_FALSE(fs::exists(destination.path() + "/config.json")) << "half a checkpoint is served";
+}
+
+TEST(QuantizeDestination, one_bit_that_differs_is_found_in_every_kind_of_tensor) {
+  const TemporaryDirectory source;
+  const TemporaryDirectory destination;
+  write_source(source);
+  const QuantizeOptions options = options_for(source, destination.path());
+  const auto whole = quantize_checkpoint(options, nullptr);
+  ASSERT_TRUE(whole.ok()) << whole.status();
+  const auto expected = contents(destination.path());
+  std::set<std::string> kinds;
+  for (const auto& [file, content] : expected) {
+    if (!file.ends_with(".safetensors")) continue;
+    uint64_t length;
+    std::memcpy(&length, content.data(), 8);
+    const json header = json::parse(content.substr(8, length));
+    for (const auto& [name, entry] : header.items()) {
+      if (name == "__metadata__" || !kinds.insert(entry["dtype"]).second) continue;
+      const size_t begin = entry["data_offsets"][0];
+      const size_t end = entry["data_offsets"][1];
+      flip_lowest_bit(destination.path() + "/" + file, 8 + length + (begin + end) / 8 * 4);
+      const auto repaired = quantize_checkpoint(options, nullptr);
+      ASSERT_TRUE(repaired.ok()) << repaired.status();
+      EXPECT_EQ(repaired->shards_kept, whole->shards - 1) << name;
+      ASSERT_EQ(repaired->shards_replaced.size(), 1u) << name;
+      EXPECT_THAT(repaired->shards_replaced[0], HasSubstr(file));
+      EXPECT_EQ(contents(destination.path()).at(file), content) << name;
+    }
+  }
+  EXPECT_EQ(kinds, (std::set<std::string>{"BF16", "F16", "F32", "I8", "U8"}));
+}
+
+TEST(QuantizeDestination, weights_so_small_that_every_scale_is_zero_are_kept) {
+  const TemporaryDirectory source;
+  const TemporaryDirectory destination;
+  write_source(source, [](const std::string&, std::span<BFloat16> values) {
+    for (BFloat16& value : values) value = to_bfloat16(to_float(value) * 1e-9f);
+  });
+  const QuantizeOptions options = options_for(source, destination.path());
+  const auto whole = quantize_checkpoint(options, nullptr);
+  ASSERT_TRUE(whole.ok()) << whole.status();
+  const auto again = quantize_checkpoint(options, nullptr);
+  ASSERT_TRUE(again.ok()) << again.status();
+  EXPECT_EQ(again->shards_kept, whole->shards);
+  EXPECT_TRUE(again->shards_replaced.empty());
 }
 
 }  // namespace
