@@ -11,6 +11,7 @@
 #include <system_error>
 #include <utility>
 
+#include "engine/base/directory.hpp"
 #include "engine/base/error.hpp"
 #include "engine/base/file.hpp"
 #include "engine/base/json.hpp"
@@ -113,14 +114,14 @@ json describe_formats(const WeightFormats& formats) {
 
 // The request, and the source's files with their sizes and times of change, by which a fine-tuned
 // model differs from its base: a destination is only ever completed from what it was begun with.
-std::string marker_of(const QuantizeOptions& options) {
+std::string marker_of(const QuantizeOptions& options, const std::vector<std::string>& names) {
   json files = json::object();
   std::error_code error;
-  for (const auto& entry : fs::directory_iterator(options.source, error)) {
-    if (entry.path().extension() != ".safetensors") continue;
-    files[entry.path().filename().string()] = {
-        {"bytes", entry.file_size(error)},
-        {"changed", entry.last_write_time(error).time_since_epoch().count()}};
+  for (const std::string& name : names) {
+    const fs::path path = fs::path(options.source) / name;
+    if (path.extension() != ".safetensors") continue;
+    files[name] = {{"bytes", fs::file_size(path, error)},
+                   {"changed", fs::last_write_time(path, error).time_since_epoch().count()}};
   }
   return json{{"quantization_config", describe_formats(options.formats)},
               {"shard_bytes", options.shard_bytes},
@@ -129,8 +130,9 @@ std::string marker_of(const QuantizeOptions& options) {
          "\n";
 }
 
-absl::Status prepare_destination(const QuantizeOptions& options) {
-  const std::string& directory = options.destination;
+// Made, taken for this run, and marked as begun with `marker`.
+absl::StatusOr<DirectoryLock> take_destination(const std::string& directory,
+                                               const std::string& marker) {
   const auto refuse = [&](const std::string& what) {
     return make_error(absl::StatusCode::kFailedPrecondition, "DESTINATION", directory,
                       directory + ": " + what);
@@ -138,18 +140,24 @@ absl::Status prepare_destination(const QuantizeOptions& options) {
   std::error_code error;
   fs::create_directories(directory, error);
   if (error) return refuse("cannot be made: " + error.message());
-  const std::string marker = marker_of(options);
+  absl::StatusOr<DirectoryLock> lock = DirectoryLock::take(directory);
+  if (!lock.ok()) return lock;
   const absl::StatusOr<std::string> found = read_file(directory, kMarker, kMaxSmallFile);
   if (found.ok()) {
-    if (*found == marker) return absl::OkStatus();
+    if (*found == marker) return lock;
     return refuse("was begun from another checkpoint or with other options; give an empty one");
   }
-  for (const auto& entry : fs::directory_iterator(directory, error)) {
-    const std::string name = entry.path().filename().string();
+  const absl::StatusOr<std::vector<std::string>> names = list_directory(directory);
+  if (!names.ok()) return names.status();
+  for (const std::string& name : *names) {
     if (name == std::string(kMarker) + ".partial") continue;
+    // Of a new file system, which is as good as empty.
+    if (name == "lost+found" && fs::is_directory(fs::path(directory) / name, error)) continue;
     return refuse("is not empty (" + name + ") and nothing that cogserve quantize has begun");
   }
-  return write_file(directory, kMarker, marker);
+  const absl::Status status = write_file(directory, kMarker, marker);
+  if (!status.ok()) return status;
+  return lock;
 }
 
 // Until all shards are there again it is no checkpoint, though an earlier run may have ended.
@@ -278,17 +286,19 @@ class Converter {
 };
 
 // Tokenizer, generation_config.json and whatever else is small; no weights.
-absl::Status copy_small_files(const QuantizeOptions& options) {
+absl::Status copy_small_files(const QuantizeOptions& options,
+                              const std::vector<std::string>& names) {
+  constexpr std::string_view kOwn[] = {kConfig, kIndex};
   constexpr std::string_view kWeights[] = {".safetensors", ".bin",  ".pt", ".pth",     ".pkl",
                                            ".ckpt",        ".gguf", ".h5", ".msgpack", ".onnx"};
+  const auto holds = [](const auto& list, std::string_view what) {
+    return std::find(std::begin(list), std::end(list), what) != std::end(list);
+  };
   std::error_code error;
-  for (const auto& entry : fs::directory_iterator(options.source, error)) {
-    const std::string name = entry.path().filename().string();
-    const std::string extension = entry.path().extension().string();
-    const bool weights =
-        std::find(std::begin(kWeights), std::end(kWeights), extension) != std::end(kWeights);
-    if (weights || name == kConfig || name == kIndex || !entry.is_regular_file(error)) continue;
-    if (entry.file_size(error) > kMaxSmallFile) continue;
+  for (const std::string& name : names) {
+    const fs::path path = fs::path(options.source) / name;
+    if (holds(kOwn, name) || holds(kWeights, path.extension().string())) continue;
+    if (!fs::is_regular_file(path, error) || fs::file_size(path, error) > kMaxSmallFile) continue;
     const absl::StatusOr<std::string> content = read_file(options.source, name, kMaxSmallFile);
     if (!content.ok()) return content.status();
     const absl::Status status = write_file(options.destination, name, *content);
@@ -358,11 +368,16 @@ absl::StatusOr<QuantizeReport> quantize_checkpoint(
   const absl::StatusOr<std::vector<Item>> items = list_items(*model, options.formats, &*source);
   if (!items.ok()) return items.status();
   const std::vector<Shard> shards = plan_shards(*items, options.shard_bytes);
+  const absl::StatusOr<std::vector<std::string>> names = list_directory(options.source);
+  if (!names.ok()) return names.status();
+  const absl::StatusOr<DirectoryLock> lock =
+      take_destination(options.destination, marker_of(options, *names));
+  if (!lock.ok()) return lock.status();
+
   QuantizeReport report;
   report.shards = static_cast<int>(shards.size());
   for (const Item& item : *items) report.bytes_before += item.bytes;
-  absl::Status status = prepare_destination(options);
-  if (status.ok()) status = check_space(options, shards);
+  absl::Status status = check_space(options, shards);
   if (!status.ok()) return status;
   Converter converter(options, &*source, &report);
   int64_t done = 0;
@@ -387,7 +402,7 @@ absl::StatusOr<QuantizeReport> quantize_checkpoint(
     status = converter.write(shard, advance);
     if (!status.ok()) return status;
   }
-  status = copy_small_files(options);
+  status = copy_small_files(options, *names);
   if (status.ok()) status = finish_directory(options, shards, report, *config);
   if (!status.ok()) return status;
   return report;

@@ -1,12 +1,15 @@
 // What `quantize_checkpoint` finds in its destination, and what it makes of that.
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
+#include <sys/wait.h>
+#include <unistd.h>
 
 #include <chrono>
 #include <cstdio>
 #include <cstring>
 #include <filesystem>
 #include <fstream>
+#include <functional>
 #include <map>
 #include <nlohmann/json.hpp>
 #include <set>
@@ -29,6 +32,15 @@ std::string shard_name(int number, int count) {
   char name[64];
   std::snprintf(name, sizeof name, "model-%05d-of-%05d.safetensors", number, count);
   return name;
+}
+
+// The exit code of a process that runs `body`, which may give up rights that are not got back.
+int in_child(const std::function<int()>& body) {
+  const pid_t child = ::fork();
+  if (child == 0) ::_exit(body());
+  int status = 0;
+  EXPECT_EQ(::waitpid(child, &status, 0), child);
+  return WIFEXITED(status) ? WEXITSTATUS(status) : -1;
 }
 
 void flip_lowest_bit(const std::string& path, size_t offset) {
@@ -187,6 +199,61 @@ TEST(QuantizeDestination, weights_so_small_that_every_scale_is_zero_are_kept) {
   ASSERT_TRUE(again.ok()) << again.status();
   EXPECT_EQ(again->shards_kept, whole->shards);
   EXPECT_TRUE(again->shards_replaced.empty());
+}
+
+TEST(QuantizeDestination, two_runs_at_once_are_one_too_many) {
+  const TemporaryDirectory source;
+  const TemporaryDirectory destination;
+  write_source(source);
+  const QuantizeOptions options = options_for(source, destination.path());
+  absl::Status second;
+  const auto first = quantize_checkpoint(options, [&](int64_t done, int64_t total) {
+    if (done == total) second = quantize_checkpoint(options, nullptr).status();
+  });
+  EXPECT_TRUE(first.ok()) << first.status();
+  EXPECT_TRUE(absl::IsFailedPrecondition(second));
+  EXPECT_EQ(error_reason(second), "DESTINATION_IN_USE");
+  EXPECT_THAT(std::string(second.message()), HasSubstr(destination.path()));
+  EXPECT_THAT(std::string(second.message()), HasSubstr("wait"));
+  EXPECT_TRUE(quantize_checkpoint(options, nullptr).ok()) << "it is free again";
+}
+
+TEST(QuantizeDestination, a_new_file_system_is_as_good_as_empty) {
+  const TemporaryDirectory source;
+  const TemporaryDirectory destination;
+  write_source(source);
+  const QuantizeOptions options = options_for(source, destination.path());
+  fs::create_directory(destination.path() + "/lost+found");
+  EXPECT_TRUE(quantize_checkpoint(options, nullptr).ok());
+
+  const TemporaryDirectory other;
+  other.write("lost+found", "a file");
+  const absl::Status refused =
+      quantize_checkpoint(options_for(source, other.path()), nullptr).status();
+  EXPECT_EQ(error_reason(refused), "DESTINATION");
+}
+
+TEST(QuantizeDestination, a_directory_that_cannot_be_read_is_not_taken_for_empty) {
+  constexpr uid_t kNobody = 65534;
+  const TemporaryDirectory source;
+  const TemporaryDirectory destination;
+  write_source(source);
+  fs::permissions(source.path(), fs::perms{0755});
+  destination.write("notes.txt", "mine");
+  fs::permissions(destination.path(), fs::perms{0300});
+  const int code = in_child([&] {
+    if (::getuid() == 0 &&
+        (::chown(destination.path().c_str(), kNobody, kNobody) != 0 || ::setuid(kNobody) != 0)) {
+      return 2;
+    }
+    const absl::Status refused =
+        quantize_checkpoint(options_for(source, destination.path()), nullptr).status();
+    std::fprintf(stderr, "%s\n", std::string(refused.message()).c_str());
+    return error_reason(refused) == "DIRECTORY_READ" ? 0 : 1;
+  });
+  EXPECT_EQ(code, 0);
+  fs::permissions(destination.path(), fs::perms{0700});
+  EXPECT_EQ(contents(destination.path()).size(), 1u) << "nothing was written";
 }
 
 }  // namespace
