@@ -181,6 +181,20 @@ void discard(const std::string& directory, const Shard& shard, const std::string
   report->shards_replaced.push_back(shard.name + ": " + fault);
 }
 
+// What an earlier run left and this one cannot keep must not count as taken when space is checked.
+void discard_leftovers(const std::string& directory, const std::vector<Shard>& shards,
+                       QuantizeReport* report) {
+  std::error_code error;
+  for (const Shard& shard : shards) {
+    const fs::path path = fs::path(directory) / shard.name;
+    const fs::path partial = path.string() + ".partial";
+    if (fs::is_regular_file(fs::symlink_status(partial, error))) fs::remove(partial, error);
+    if (!fs::is_regular_file(path, error)) continue;
+    const std::string fault = size_fault(shard, fs::file_size(path, error));
+    if (!error && !fault.empty()) discard(directory, shard, fault, report);
+  }
+}
+
 absl::Status check_space(const QuantizeOptions& options, const std::vector<Shard>& shards) {
   int64_t wanted = 0;
   std::error_code error;
@@ -377,6 +391,7 @@ absl::StatusOr<QuantizeReport> quantize_checkpoint(
   QuantizeReport report;
   report.shards = static_cast<int>(shards.size());
   for (const Item& item : *items) report.bytes_before += item.bytes;
+  discard_leftovers(options.destination, shards, &report);
   absl::Status status = check_space(options, shards);
   if (!status.ok()) return status;
   Converter converter(options, &*source, &report);

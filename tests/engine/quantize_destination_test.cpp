@@ -1,6 +1,8 @@
 // What `quantize_checkpoint` finds in its destination, and what it makes of that.
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
+#include <sched.h>
+#include <sys/mount.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -41,6 +43,18 @@ int in_child(const std::function<int()>& body) {
   int status = 0;
   EXPECT_EQ(::waitpid(child, &status, 0), child);
   return WIFEXITED(status) ? WEXITSTATUS(status) : -1;
+}
+
+// Covers `directory`, for this process alone, with an empty file system of so many bytes.
+bool mount_small(const std::string& directory, size_t bytes) {
+  const std::string user = "0 " + std::to_string(::getuid()) + " 1";
+  const std::string group = "0 " + std::to_string(::getgid()) + " 1";
+  if (::unshare(CLONE_NEWUSER | CLONE_NEWNS) != 0) return false;
+  std::ofstream("/proc/self/setgroups") << "deny";
+  std::ofstream("/proc/self/uid_map") << user;
+  std::ofstream("/proc/self/gid_map") << group;
+  const std::string options = "size=" + std::to_string(bytes);
+  return ::mount("none", directory.c_str(), "tmpfs", 0, options.c_str()) == 0;
 }
 
 void flip_lowest_bit(const std::string& path, size_t offset) {
@@ -216,6 +230,32 @@ TEST(QuantizeDestination, two_runs_at_once_are_one_too_many) {
   EXPECT_THAT(std::string(second.message()), HasSubstr(destination.path()));
   EXPECT_THAT(std::string(second.message()), HasSubstr("wait"));
   EXPECT_TRUE(quantize_checkpoint(options, nullptr).ok()) << "it is free again";
+}
+
+TEST(QuantizeDestination, what_cannot_be_kept_takes_no_room) {
+  const TemporaryDirectory source;
+  const TemporaryDirectory done;
+  const TemporaryDirectory small;
+  write_source(source);
+  const auto whole = quantize_checkpoint(options_for(source, done.path()), nullptr);
+  ASSERT_TRUE(whole.ok()) << whole.status();
+  const std::string shard = shard_name(2, whole->shards);
+  for (const std::string& leftover : {shard + ".partial", shard}) {
+    constexpr int kNoFileSystem = 77;
+    QuantizeOptions options = options_for(source, small.path());
+    options.threads = 1;  // the sanitizer of threads wants none after a fork
+    const int code = in_child([&] {
+      if (!mount_small(small.path(), size_t{4} << 20)) return kNoFileSystem;
+      fs::copy(done.path(), small.path());
+      fs::remove(small.path() + "/" + shard);
+      small.write(leftover, std::string(size_t{4} << 20, 'x'));
+      const auto rest = quantize_checkpoint(options, nullptr);
+      if (!rest.ok()) std::fprintf(stderr, "%s\n", std::string(rest.status().message()).c_str());
+      return rest.ok() && contents(small.path()) == contents(done.path()) ? 0 : 1;
+    });
+    if (code == kNoFileSystem) GTEST_SKIP() << "no file system can be mounted here";
+    EXPECT_EQ(code, 0) << leftover;
+  }
 }
 
 TEST(QuantizeDestination, a_new_file_system_is_as_good_as_empty) {
