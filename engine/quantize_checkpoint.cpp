@@ -302,7 +302,7 @@ class Converter {
 // Tokenizer, generation_config.json and whatever else is small; no weights.
 absl::Status copy_small_files(const QuantizeOptions& options,
                               const std::vector<std::string>& names) {
-  constexpr std::string_view kOwn[] = {kConfig, kIndex};
+  constexpr std::string_view kOwn[] = {kConfig, kIndex, kReport, kMarker};
   constexpr std::string_view kWeights[] = {".safetensors", ".bin",  ".pt", ".pth",     ".pkl",
                                            ".ckpt",        ".gguf", ".h5", ".msgpack", ".onnx"};
   const auto holds = [](const auto& list, std::string_view what) {
@@ -393,6 +393,7 @@ absl::StatusOr<QuantizeReport> quantize_checkpoint(
   for (const Item& item : *items) report.bytes_before += item.bytes;
   discard_leftovers(options.destination, shards, &report);
   absl::Status status = check_space(options, shards);
+  if (status.ok()) status = copy_small_files(options, *names);
   if (!status.ok()) return status;
   Converter converter(options, &*source, &report);
   int64_t done = 0;
@@ -417,8 +418,7 @@ absl::StatusOr<QuantizeReport> quantize_checkpoint(
     status = converter.write(shard, advance);
     if (!status.ok()) return status;
   }
-  status = copy_small_files(options, *names);
-  if (status.ok()) status = finish_directory(options, shards, report, *config);
+  status = finish_directory(options, shards, report, *config);
   if (!status.ok()) return status;
   return report;
 }

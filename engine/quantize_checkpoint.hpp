@@ -42,9 +42,10 @@ struct QuantizeReport {
 // gives is kept, any other removed and written anew. Another destination that is not empty is
 // refused: FAILED_PRECONDITION / DESTINATION; one that another run is writing to:
 // DESTINATION_IN_USE. The config.json is written last, and removed before any other file is, so
-// that half a checkpoint cannot be served. Also writes the report, as quantization_report.json.
-// `progress` gets bytes of the source. Other errors are those of Checkpoint, QuantizedMatrix,
-// OutputFile and `base/directory.hpp`.
+// that half a checkpoint cannot be served; small files are copied first, so that one that cannot be
+// read costs no work. Also writes the report, as quantization_report.json. `progress` gets bytes of
+// the source. Other errors are those of Checkpoint, QuantizedMatrix, OutputFile and
+// `base/directory.hpp`.
 absl::StatusOr<QuantizeReport> quantize_checkpoint(
     const QuantizeOptions& options,
     const std::function<void(int64_t done, int64_t total)>& progress);

@@ -296,5 +296,37 @@ TEST(QuantizeDestination, a_directory_that_cannot_be_read_is_not_taken_for_empty
   EXPECT_EQ(contents(destination.path()).size(), 1u) << "nothing was written";
 }
 
+TEST(QuantizeDestination, a_small_file_that_cannot_be_read_costs_no_work) {
+  const TemporaryDirectory source;
+  const TemporaryDirectory outside;
+  const TemporaryDirectory destination;
+  write_source(source);
+  fs::create_symlink(outside.write("README.md", "elsewhere"), source.path() + "/README.md");
+  int64_t steps = 0;
+  const absl::Status refused =
+      quantize_checkpoint(options_for(source, destination.path()), [&](int64_t, int64_t) {
+        ++steps;
+      }).status();
+  EXPECT_EQ(error_reason(refused), "FILE_OUTSIDE");
+  EXPECT_THAT(std::string(refused.message()), HasSubstr("README.md"));
+  EXPECT_EQ(steps, 0);
+}
+
+TEST(QuantizeDestination, report_and_marker_of_the_source_are_not_copied) {
+  const TemporaryDirectory source;
+  const TemporaryDirectory destination;
+  write_source(source);
+  const QuantizeOptions options = options_for(source, destination.path());
+  source.write("quantization_report.json", "stale");
+  source.write("cogserve_quantize.json", "stale");
+  const auto report = quantize_checkpoint(options, nullptr);
+  ASSERT_TRUE(report.ok()) << report.status();
+  const json written = json::parse(contents(destination.path()).at("quantization_report.json"));
+  EXPECT_EQ(written["tensors"].size(), report->tensors.size());
+  const auto again = quantize_checkpoint(options, nullptr);
+  ASSERT_TRUE(again.ok()) << again.status();
+  EXPECT_EQ(again->shards_kept, report->shards);
+}
+
 }  // namespace
 }  // namespace cogserve
