@@ -265,6 +265,10 @@ void Checkpoint::release(const StoredTensor& tensor) {
   unpacked_ = {};
 }
 
+const std::string& Checkpoint::file_of(const StoredTensor& tensor) const {
+  return shards_[tensor.order >> 32].path;
+}
+
 std::string Checkpoint::description() const {
   std::map<std::string, int> counts;
   for (const auto& [name, matrix] : packed_) ++counts[matrix->layout()];

@@ -7,6 +7,7 @@
 #include <unistd.h>
 
 #include <chrono>
+#include <cmath>
 #include <cstdio>
 #include <cstring>
 #include <filesystem>
@@ -326,6 +327,21 @@ TEST(QuantizeDestination, report_and_marker_of_the_source_are_not_copied) {
   const auto again = quantize_checkpoint(options, nullptr);
   ASSERT_TRUE(again.ok()) << again.status();
   EXPECT_EQ(again->shards_kept, report->shards);
+}
+
+TEST(QuantizeDestination, a_weight_that_is_refused_is_named_with_its_file) {
+  const TemporaryDirectory source;
+  const TemporaryDirectory destination;
+  write_source(source, [](const std::string& name, std::span<BFloat16> values) {
+    if (name == "lm_head.weight") values[3] = to_bfloat16(INFINITY);
+  });
+  const absl::Status refused =
+      quantize_checkpoint(options_for(source, destination.path()), nullptr).status();
+  EXPECT_EQ(error_reason(refused), "WEIGHT_NOT_FINITE");
+  EXPECT_EQ(error_field(refused), "lm_head.weight");
+  EXPECT_THAT(
+      std::string(refused.message()),
+      HasSubstr(source.path() + "/model.safetensors: tensor 'lm_head.weight': element [0, 3]"));
 }
 
 }  // namespace
