@@ -101,15 +101,9 @@ std::vector<Shard> plan_shards(const std::vector<Item>& items, int64_t shard_byt
   return shards;
 }
 
-json describe_formats(const WeightFormats& formats) {
-  const bool int4 = formats.decoder == WeightFormat::kInt4 || formats.vision == WeightFormat::kInt4;
-  return {{"quant_method", "cogserve"},
-          {"version", 1},
-          {"bits", int4 ? 4 : 8},
-          {"group_size", kInt4GroupSize},
-          {"decoder", format_name(formats.decoder)},
-          {"vision", format_name(formats.vision)},
-          {"lm_head", format_name(formats.head)}};
+// What each tensor became stands in its dtype, once.
+json quantization_label() {
+  return {{"quant_method", "cogserve"}, {"version", 1}, {"group_size", kInt4GroupSize}};
 }
 
 // The request, and the source's files with their sizes and times of change, by which a fine-tuned
@@ -123,7 +117,11 @@ std::string marker_of(const QuantizeOptions& options, const std::vector<std::str
     files[name] = {{"bytes", fs::file_size(path, error)},
                    {"changed", fs::last_write_time(path, error).time_since_epoch().count()}};
   }
-  return json{{"quantization_config", describe_formats(options.formats)},
+  const WeightFormats& formats = options.formats;
+  return json{{"quantization_config", quantization_label()},
+              {"decoder", format_name(formats.decoder)},
+              {"vision", format_name(formats.vision)},
+              {"lm_head", format_name(formats.head)},
               {"shard_bytes", options.shard_bytes},
               {"source", files}}
              .dump(2) +
@@ -356,7 +354,7 @@ absl::Status finish_directory(const QuantizeOptions& options, const std::vector<
                               const QuantizeReport& report, json config) {
   absl::Status status = write_file(options.destination, kIndex, index_of(shards));
   if (status.ok()) status = write_file(options.destination, kReport, report_text(report));
-  config["quantization_config"] = describe_formats(options.formats);
+  config["quantization_config"] = quantization_label();
   if (status.ok()) status = write_file(options.destination, kConfig, config.dump(2) + "\n");
   return status;
 }
