@@ -43,6 +43,8 @@ class GptqMatrix : public PackedMatrix {
     if (symmetric_) {
       if (absl::Status status = check_symmetric(unpacked.zeros); !status.ok()) return status;
       unpacked.zeros.clear();
+    } else if (absl::Status status = check_convention(unpacked.zeros); !status.ok()) {
+      return status;
     }
     unpacked.codes = unpack_codes();
     unpacked.weight = description_;
@@ -116,6 +118,21 @@ class GptqMatrix : public PackedMatrix {
                        "sym, got " +
                            std::to_string(*other) + " for output " + std::to_string(at / groups()) +
                            ", group " + std::to_string(at % groups()));
+  }
+
+  // Zeros that all are one beside the middle are the middle by the other convention: symmetric
+  // weights under a wrong label, each of which would be a step off.
+  absl::Status check_convention(const std::vector<uint8_t>& zeros) const {
+    const int beside = zero_offset_ == 1 ? kMiddle + 1 : kMiddle - 1;
+    if (std::any_of(zeros.begin(), zeros.end(), [&](uint8_t zero) { return zero != beside; })) {
+      return absl::OkStatus();
+    }
+    const std::string stored = std::to_string(beside - zero_offset_);
+    return refuse_part(
+        "CHECKPOINT_QUANT_LABEL", parts_[kZeros],
+        std::string("expected zeros ") +
+            (zero_offset_ == 1 ? "less 1, as gptq stores them" : "as they are") + ", got " +
+            stored + " everywhere, which by the other convention is 8: " + "if so, say sym true");
   }
 
   bool symmetric_;

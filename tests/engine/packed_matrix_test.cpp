@@ -353,7 +353,16 @@ void add_wrong_values(Cases* cases) {
   damaged(gptq, "p.qzeros", "\x88\x88\x88\x88\x77\x77\x77\x77", "CHECKPOINT_QUANT_LABEL",
           "as config.json says sym, got 7 for output 0, group 1");
   damaged(gptq, "p.qzeros", "", "CHECKPOINT_QUANT_LABEL", "got 0 for output 0, group 0");
-
+  for (const int offset : {0, 1}) {  // of the other convention
+    cases->push_back({"zeros one beside the middle", gptq,
+                      [offset](Matrix& m) {
+                        m.label.symmetric = false;
+                        m.label.zero_offset = offset;
+                        m["p.qzeros"].content = std::string(8, offset == 1 ? '\x88' : '\x77');
+                      },
+                      "CHECKPOINT_QUANT_LABEL", "p.qzeros",
+                      offset == 1 ? "less 1, as gptq stores them, got 8" : "as they are, got 7"});
+  }
   const auto index = [&](int32_t at, int32_t group, const std::string& reason,
                          const std::string& said) {
     std::string content = gptq()["p.g_idx"].content;
