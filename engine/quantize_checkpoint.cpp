@@ -259,11 +259,7 @@ class Converter {
   absl::Status write_matrix(const Item& item, const HostTensor& tensor, OutputFile* file) {
     const auto matrix =
         QuantizedMatrix::quantize(tensor, item.tensor.name, item.tensor.format, options_.threads);
-    if (!matrix.ok()) {
-      return make_error(
-          matrix.status().code(), error_reason(matrix.status()), error_field(matrix.status()),
-          source_.file_of(item.stored) + ": " + std::string(matrix.status().message()));
-    }
+    if (!matrix.ok()) return in_file(source_.file_of(item.stored), matrix.status());
     const HostWeight weight = matrix->weight();
     report_.tensors.push_back({item.tensor.name, item.tensor.format,
                                squared_error(tensor, weight, options_.threads).relative()});

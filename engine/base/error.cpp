@@ -35,6 +35,12 @@ absl::Status make_error(absl::StatusCode code, std::string_view reason, std::str
   return status;
 }
 
+absl::Status in_file(const std::string& file, const absl::Status& status) {
+  if (file.empty()) return status;
+  return make_error(status.code(), error_reason(status), error_field(status),
+                    file + ": " + std::string(status.message()));
+}
+
 absl::Status invalid_argument(std::string_view reason, std::string_view field,
                               std::string_view message) {
   return make_error(absl::StatusCode::kInvalidArgument, reason, field, message);

@@ -24,6 +24,9 @@ absl::Status make_error(absl::StatusCode code, std::string_view reason, std::str
 absl::Status invalid_argument(std::string_view reason, std::string_view field,
                               std::string_view message);
 
+// The same error with `file` before its message, unless that is empty.
+absl::Status in_file(const std::string& file, const absl::Status& status);
+
 // Adds the time after which a retry may succeed (RESOURCE_EXHAUSTED and UNAVAILABLE).
 absl::Status with_retry_delay(absl::Status status, std::chrono::milliseconds delay);
 

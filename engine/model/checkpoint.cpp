@@ -265,7 +265,7 @@ void Checkpoint::release(const StoredTensor& tensor) {
   unpacked_ = {};
 }
 
-const std::string& Checkpoint::file_of(const StoredTensor& tensor) const {
+std::string Checkpoint::file_of(const StoredTensor& tensor) const {
   return shards_[tensor.order >> 32].path;
 }
 

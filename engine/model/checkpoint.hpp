@@ -43,8 +43,7 @@ class Checkpoint : public WeightSource {
   absl::StatusOr<HostWeight> read_weight(const StoredTensor& tensor) override;
   void release(const StoredTensor& tensor) override;
 
-  // The path of the file that holds a tensor that `require` found.
-  const std::string& file_of(const StoredTensor& tensor) const;
+  std::string file_of(const StoredTensor& tensor) const override;
 
   // "bitsandbytes nf4, nested scales: 448 matrices; dense: 67"
   std::string description() const override;

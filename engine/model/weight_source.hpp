@@ -45,6 +45,9 @@ class WeightSource {
     return require(name, shape);
   }
 
+  // The path of the file that holds a tensor that was required; empty without files.
+  virtual std::string file_of(const StoredTensor& /*tensor*/) const { return ""; }
+
   // How the required matrices are stored, for the start-up banner.
   virtual std::string description() const { return ""; }
 

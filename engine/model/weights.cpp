@@ -200,8 +200,9 @@ absl::Status load_merge(Backend* backend, const HostTensor& tensor, Weight* to) 
   return load_matrix(backend, dense_weight({permuted.data(), tensor.dtype, shape}), to);
 }
 
-// Quantises what is dense and shall not be.
-absl::Status load_slot(Backend* backend, const Slot& slot, const HostWeight& content, int threads) {
+// Quantises what is dense and shall not be. `file` holds it.
+absl::Status load_slot(Backend* backend, const Slot& slot, const HostWeight& content,
+                       const std::string& file, int threads) {
   if (slot.form == Form::kMerge) return load_merge(backend, content.dense, slot.weight);
   if (slot.form == Form::kMatrix) {
     if (slot.format == WeightFormat::kDense || content.format != WeightFormat::kDense) {
@@ -209,7 +210,7 @@ absl::Status load_slot(Backend* backend, const Slot& slot, const HostWeight& con
     }
     const auto quantized =
         QuantizedMatrix::quantize(content.dense, slot.name, slot.format, threads);
-    if (!quantized.ok()) return quantized.status();
+    if (!quantized.ok()) return in_file(file, quantized.status());
     return load_matrix(backend, quantized->weight(), slot.weight);
   }
   HostTensor tensor = content.dense;
@@ -282,7 +283,8 @@ absl::StatusOr<ModelWeights> load_weights(Backend* backend, const ModelConfig& c
   for (const auto& [stored, slot] : plan) {
     const absl::StatusOr<HostWeight> content = read_slot(source, *slot, stored);
     if (!content.ok()) return content.status();
-    const absl::Status loaded = load_slot(backend, *slot, *content, quantization.threads);
+    const absl::Status loaded =
+        load_slot(backend, *slot, *content, source->file_of(stored), quantization.threads);
     if (!loaded.ok()) return loaded;
     source->release(stored);
     done += stored_bytes(stored);

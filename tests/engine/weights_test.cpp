@@ -279,6 +279,25 @@ TEST(Weights, nothing_is_loaded_from_a_checkpoint_with_an_extra_tensor) {
   EXPECT_EQ(loaded, 0);
 }
 
+TEST(Weights, what_cannot_be_quantised_is_named_with_its_file) {
+  const auto backend = make_backend("cpu", 1).value();
+  std::vector<TinyTensor> tensors = tensors_of(tiny_config());
+  for (TinyTensor& tensor : tensors) {
+    if (tensor.name.ends_with("language_mlp.up_proj.weight")) {
+      tensor.content.assign(tensor.bytes(), '\xff');
+    }
+  }
+  const TemporaryDirectory directory;
+  directory.write("model.safetensors", safetensors_file(tensors));
+  Checkpoint checkpoint = Checkpoint::open(directory.path()).value();
+  const WeightFormats int4{WeightFormat::kInt4, WeightFormat::kInt4, WeightFormat::kDense};
+  const absl::Status status =
+      load_weights(backend.get(), tiny_config(), &checkpoint, nullptr, {int4, 1}).status();
+  EXPECT_EQ(error_reason(status), "WEIGHT_NOT_FINITE");
+  EXPECT_THAT(std::string(status.message()),
+              ::testing::HasSubstr("/model.safetensors: tensor 'model.layers."));
+}
+
 std::vector<float> dummy(uint64_t seed, DType dtype, const std::string& name,
                          const std::vector<int64_t>& shape) {
   DummyWeights source(seed, dtype);
