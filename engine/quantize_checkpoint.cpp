@@ -143,8 +143,12 @@ absl::StatusOr<DirectoryLock> take_destination(const std::string& directory,
   const absl::StatusOr<std::string> found = read_file(directory, kMarker, kMaxSmallFile);
   if (found.ok()) {
     if (*found == marker) return lock;
-    return refuse("was begun from another checkpoint or with other options; give an empty one");
+    return refuse(
+        "was begun from another checkpoint, with other options or by another version; give an "
+        "empty "
+        "one");
   }
+  if (fs::exists(fs::symlink_status(fs::path(directory) / kMarker, error))) return found.status();
   const absl::StatusOr<std::vector<std::string>> names = list_directory(directory);
   if (!names.ok()) return names.status();
   for (const std::string& name : *names) {
@@ -230,10 +234,10 @@ class Converter {
   }
 
   // What is wrong with the shard of an earlier run; empty if nothing is, and then its matrices are
-  // reported. What the source does not let us read is an error, and says nothing of the shard.
+  // reported. What cannot be read is an error, and says nothing of the shard's content.
   absl::StatusOr<std::string> fault_of(const Shard& shard) {
     const absl::StatusOr<MappedFile> file = MappedFile::open(options_.destination, shard.name);
-    if (!file.ok()) return std::string(file.status().message());
+    if (!file.ok()) return file.status();
     if (std::string fault = size_fault(shard, file->bytes().size()); !fault.empty()) return fault;
     const std::byte* at = file->bytes().data();
     if (std::memcmp(at, shard.header.data(), shard.header.size()) != 0) {

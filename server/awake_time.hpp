@@ -2,6 +2,7 @@
 // machine, finds every clock late, and nobody is to blame for that. One thread's.
 #pragma once
 
+#include <algorithm>
 #include <chrono>
 
 #include "engine/request.hpp"
@@ -23,6 +24,10 @@ class AwakeTime {
   }
 
   Clock::time_point since() const { return since_; }
+  // How much of a silence can be meant.
+  Clock::duration of(Clock::duration silence) const {
+    return std::min(silence, Clock::now() - since_);
+  }
 
  private:
   static constexpr std::chrono::milliseconds kOversleep{2000};

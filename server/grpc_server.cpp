@@ -1,5 +1,4 @@
 #include "server/grpc_server.hpp"
-#include "server/awake_time.hpp"
 
 #include <arpa/inet.h>
 #include <grpc/grpc.h>
@@ -10,6 +9,7 @@
 #include <algorithm>
 #include <utility>
 
+#include "server/awake_time.hpp"
 #include "server/call.hpp"
 #include "server/log.hpp"
 
@@ -207,14 +207,13 @@ void GrpcServer::watch() {
     const ServedModel* const model = model_;
     lock.unlock();
     const bool overslept = awake.overslept();
-    if (model != nullptr) check_engine(model->engine(), awake.since());
+    if (model != nullptr) check_engine(model->engine(), awake.of(model->engine().silence()));
     if (!overslept) check_calls(awake.since());
     lock.lock();
   }
 }
 
-void GrpcServer::check_engine(const Engine& engine, Clock::time_point awake_since) {
-  const auto silence = std::min(engine.silence(), Clock::now() - awake_since);
+void GrpcServer::check_engine(const Engine& engine, Clock::duration silence) {
   const std::lock_guard lock(health_mutex_);
   // A drain must not wait for it either.
   if (silence > watch_options_.stall_timeout) stuck_.store(true, std::memory_order_relaxed);

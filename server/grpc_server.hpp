@@ -100,7 +100,7 @@ class GrpcServer {
              const ChatServiceOptions& chat, const WatchOptions& watch);
   absl::Status listen(const NetworkOptions& network);
   void watch();
-  void check_engine(const Engine& engine, Clock::time_point awake_since);
+  void check_engine(const Engine& engine, Clock::duration silence);
   void check_calls(Clock::time_point awake_since);
   // Takes keys and certificates that were replaced. A thread of its own: files may hang.
   void refresh_access();

@@ -5,7 +5,6 @@
 #include <sys/resource.h>
 #include <unistd.h>
 
-#include <algorithm>
 #include <chrono>
 #include <cstdio>
 #include <cstdlib>
@@ -76,7 +75,7 @@ void stop_if_signalled(const StopSignals& signals, milliseconds wait = milliseco
 // A device that hangs in its very first steps would never serve, nor end.
 void leave_if_stuck(const Engine& engine, milliseconds stall_timeout, AwakeTime* awake) {
   awake->overslept();
-  if (std::min(engine.silence(), Clock::now() - awake->since()) <= stall_timeout) return;
+  if (awake->of(engine.silence()) <= stall_timeout) return;
   log_event(LogLevel::kError, "engine.stuck", {{"while", "warming up"}});
   _exit(kExitEngineFailed);
 }

@@ -45,8 +45,8 @@ class QuantizedMatrix {
 
 // Whether `stored`, kInt4 or kInt8, is what QuantizedMatrix::quantize made of `dense`: codes and
 // int8 scales must be equal, and an int4 scale one of those that are tried for its group. Which of
-// them is best is the search that costs most, and damage does not turn one into another and round
-// the group's codes anew. False if `dense` is refused by `quantize`.
+// them is best is the search that costs most, and another would nearly always round to other codes,
+// but in groups of almost only zeros. False if `dense` is refused by `quantize`.
 bool is_quantized_from(const HostTensor& dense, const HostWeight& stored, int threads);
 
 // What a quantised [out, in] matrix looks like, without arrays; kDense: as `dtype`.

@@ -379,7 +379,7 @@ void KernelBench::rows() {
     });
     report("add_rms_norm" + suffix, 0, 4 * matrix_bytes(rows, 4096), [&](int i) {
       const Tensor x = input(i, rows, 4096);
-      add_rms_norm(x, norm, 1e-5f, output(rows, 4096), x, stream_.get());
+      add_rms_norm(x, norm, 1e-5f, output(rows, 4096, DType::kBF16, i), x, stream_.get());
     });
     report("add" + suffix, 0, 3 * matrix_bytes(rows, 4096),
            [&](int i) { add(input(i, rows, 4096), output(rows, 4096), stream_.get()); });

@@ -94,6 +94,30 @@ TEST(QuantizeDestination, a_run_that_was_killed_is_completed_to_the_same_bytes) 
   EXPECT_EQ(contents(destination.path()), expected);
 }
 
+TEST(QuantizeDestination, what_is_there_and_cannot_be_read_is_an_error_and_stays) {
+  const TemporaryDirectory source;
+  const TemporaryDirectory destination;
+  const TemporaryDirectory elsewhere;
+  write_source(source);
+  const QuantizeOptions options = options_for(source, destination.path());
+  const auto whole = quantize_checkpoint(options, nullptr);
+  ASSERT_TRUE(whole.ok()) << whole.status();
+  // A link that leads out of the directory is followed by no reader.
+  for (const std::string& name :
+       {shard_name(1, whole->shards), std::string("cogserve_quantize.json")}) {
+    const std::string path = destination.path() + "/" + name;
+    fs::rename(path, elsewhere.path() + "/" + name);
+    fs::create_symlink(elsewhere.path() + "/" + name, path);
+    const auto refused = quantize_checkpoint(options, nullptr);
+    EXPECT_EQ(error_reason(refused.status()), "FILE_OUTSIDE") << refused.status();
+    EXPECT_TRUE(fs::is_symlink(path));
+    EXPECT_TRUE(fs::exists(destination.path() + "/config.json"));
+    fs::remove(path);
+    fs::rename(elsewhere.path() + "/" + name, path);
+  }
+  EXPECT_EQ(quantize_checkpoint(options, nullptr)->shards_kept, whole->shards);
+}
+
 TEST(QuantizeDestination, a_damaged_shard_is_written_anew) {
   const TemporaryDirectory source;
   const TemporaryDirectory destination;

@@ -73,6 +73,7 @@ tools=$bundle/tests/gpu
 suites() {
   local name=$1 limit=$2
   shift 2
+  if [ $((end - SECONDS)) -lt "$limit" ]; then limit=$((end - SECONDS)); fi
   part "$name" "$limit" python3 "$tools/run_suites.py" "$out/$name.json" $((limit - 6)) 30 \
     "${ours[@]}" "$@"
 }

@@ -142,8 +142,8 @@ def faults_of_cap(name, results):
         yield f"{name}: nobody looked at the memory in use under a cap"
     elif memory[0] > cap:
         yield f"{name}: {memory[0]:.2f} GB in use, and {cap:.2f} GB may be"
-    if tokens is not None and tokens < LEAST_TOKENS[name]:
-        yield f"{name}: {tokens:.0f} tokens in the KV cache, fewer than {LEAST_TOKENS[name]}"
+    if (tokens or 0) < LEAST_TOKENS[name]:
+        yield f"{name}: {tokens or 0:.0f} tokens in the KV cache, fewer than {LEAST_TOKENS[name]}"
 
 
 def faults_of(results):

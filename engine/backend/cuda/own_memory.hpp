@@ -13,7 +13,8 @@ inline constexpr size_t kGranularity = size_t{2} << 20;
 
 // For cuBLASLt: what NVIDIA recommends for Hopper; more than the others need.
 inline constexpr size_t kMatmulWorkspaceBytes = size_t{32} << 20;
-// Quantised weights that are unpacked for products with many rows.
+// Quantised weights that are unpacked for products with many rows; while loading, parts of weights
+// as the file has them.
 inline constexpr size_t kUnpackedBytes = size_t{32} << 20;
 // Partial results of split attention.
 inline constexpr size_t kAttentionScratchBytes = size_t{32} << 20;
