@@ -76,7 +76,8 @@ void stop_if_signalled(const StopSignals& signals, milliseconds wait = milliseco
 void leave_if_stuck(const Engine& engine, milliseconds stall_timeout, AwakeTime* awake) {
   awake->overslept();
   if (awake->of(engine.silence()) <= stall_timeout) return;
-  log_event(LogLevel::kError, "engine.stuck", {{"while", "warming up"}});
+  log_event(LogLevel::kError, "engine.stuck",
+            {{"while", "warming up"}, {"allowed_by", "--stall-timeout"}});
   _exit(kExitEngineFailed);
 }
 

@@ -144,6 +144,7 @@ class ServerEnd(unittest.TestCase):
                 check=False)
             self.assertEqual(server.returncode, code, server.stdout)
             self.assertIn(f" {event} ", server.stdout)
+            self.assertEqual("--stall-timeout" in server.stdout, fault == "hang")
 
     def test_a_step_that_hangs_does_not_hold_a_second_signal(self):
         server, client = self.start([SERVE_WITH_FAULT, "hang", "1", "40"])

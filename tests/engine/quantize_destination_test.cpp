@@ -66,19 +66,33 @@ void flip_lowest_bit(const std::string& path, size_t offset) {
   file.put(byte);
 }
 
-TEST(QuantizeDestination, a_run_that_was_killed_is_completed_to_the_same_bytes) {
+// A source, and a directory for what is made of it.
+class QuantizeDestination : public ::testing::Test {
+ protected:
+  void SetUp() override { write_source(source); }
+
+  // A whole run, which `whole` and `expected` are of.
+  void finish() {
+    const auto report = quantize_checkpoint(options, nullptr);
+    ASSERT_TRUE(report.ok()) << report.status();
+    whole = *report;
+    expected = contents(destination.path());
+  }
+
   const TemporaryDirectory source;
   const TemporaryDirectory destination;
-  write_source(source);
-  const QuantizeOptions options = options_for(source, destination.path());
-  const auto whole = quantize_checkpoint(options, nullptr);
-  ASSERT_TRUE(whole.ok()) << whole.status();
-  const auto expected = contents(destination.path());
+  QuantizeOptions options = options_for(source, destination.path());
+  QuantizeReport whole;
+  std::map<std::string, std::string> expected;
+};
+
+TEST_F(QuantizeDestination, a_run_that_was_killed_is_completed_to_the_same_bytes) {
+  ASSERT_NO_FATAL_FAILURE(finish());
 
   // Killed in the second shard: no later files, a piece of that one.
-  const std::string second = shard_name(2, whole->shards);
+  const std::string second = shard_name(2, whole.shards);
   for (const auto& [name, content] : expected) {
-    if (name == "cogserve_quantize.json" || name == shard_name(1, whole->shards)) {
+    if (name == "cogserve_quantize.json" || name == shard_name(1, whole.shards)) {
       continue;
     }
     fs::remove(destination.path() + "/" + name);
@@ -90,21 +104,16 @@ TEST(QuantizeDestination, a_run_that_was_killed_is_completed_to_the_same_bytes) 
   EXPECT_EQ(contents(destination.path()), expected);
 
   const auto again = quantize_checkpoint(options, nullptr);
-  EXPECT_EQ(again->shards_kept, whole->shards);
+  EXPECT_EQ(again->shards_kept, whole.shards);
   EXPECT_EQ(contents(destination.path()), expected);
 }
 
-TEST(QuantizeDestination, what_is_there_and_cannot_be_read_is_an_error_and_stays) {
-  const TemporaryDirectory source;
-  const TemporaryDirectory destination;
+TEST_F(QuantizeDestination, what_is_there_and_cannot_be_read_is_an_error_and_stays) {
   const TemporaryDirectory elsewhere;
-  write_source(source);
-  const QuantizeOptions options = options_for(source, destination.path());
-  const auto whole = quantize_checkpoint(options, nullptr);
-  ASSERT_TRUE(whole.ok()) << whole.status();
+  ASSERT_NO_FATAL_FAILURE(finish());
   // A link that leads out of the directory is followed by no reader.
   for (const std::string& name :
-       {shard_name(1, whole->shards), std::string("cogserve_quantize.json")}) {
+       {shard_name(1, whole.shards), std::string("cogserve_quantize.json")}) {
     const std::string path = destination.path() + "/" + name;
     fs::rename(path, elsewhere.path() + "/" + name);
     fs::create_symlink(elsewhere.path() + "/" + name, path);
@@ -115,17 +124,11 @@ TEST(QuantizeDestination, what_is_there_and_cannot_be_read_is_an_error_and_stays
     fs::remove(path);
     fs::rename(elsewhere.path() + "/" + name, path);
   }
-  EXPECT_EQ(quantize_checkpoint(options, nullptr)->shards_kept, whole->shards);
+  EXPECT_EQ(quantize_checkpoint(options, nullptr)->shards_kept, whole.shards);
 }
 
-TEST(QuantizeDestination, a_damaged_shard_is_written_anew) {
-  const TemporaryDirectory source;
-  const TemporaryDirectory destination;
-  write_source(source);
-  const QuantizeOptions options = options_for(source, destination.path());
-  const auto whole = quantize_checkpoint(options, nullptr);
-  ASSERT_TRUE(whole.ok()) << whole.status();
-  const auto expected = contents(destination.path());
+TEST_F(QuantizeDestination, a_damaged_shard_is_written_anew) {
+  ASSERT_NO_FATAL_FAILURE(finish());
   for (const auto& [name, content] : expected) {
     if (!name.ends_with(".safetensors")) continue;
     std::string damaged = content;
@@ -138,17 +141,13 @@ TEST(QuantizeDestination, a_damaged_shard_is_written_anew) {
       destination.write(name, bad);
       const auto repaired = quantize_checkpoint(options, nullptr);
       ASSERT_TRUE(repaired.ok()) << repaired.status();
-      EXPECT_EQ(repaired->shards_kept, whole->shards - 1) << name;
+      EXPECT_EQ(repaired->shards_kept, whole.shards - 1) << name;
       EXPECT_EQ(read(destination.path() + "/" + name), content) << name;
     }
   }
 }
 
-TEST(QuantizeDestination, a_directory_that_is_not_its_own_is_refused) {
-  const TemporaryDirectory source;
-  const TemporaryDirectory destination;
-  write_source(source);
-  QuantizeOptions options = options_for(source, destination.path());
+TEST_F(QuantizeDestination, a_directory_that_is_not_its_own_is_refused) {
   destination.write("notes.txt", "mine");
   const absl::Status foreign = quantize_checkpoint(options, nullptr).status();
   EXPECT_EQ(error_reason(foreign), "DESTINATION");
@@ -165,11 +164,7 @@ TEST(QuantizeDestination, a_directory_that_is_not_its_own_is_refused) {
   EXPECT_EQ(error_reason(quantize_checkpoint(options, nullptr).status()), "DESTINATION");
 }
 
-TEST(QuantizeDestination, another_model_of_the_same_shapes_does_not_complete_it) {
-  const TemporaryDirectory source;
-  const TemporaryDirectory destination;
-  write_source(source);
-  const QuantizeOptions options = options_for(source, destination.path());
+TEST_F(QuantizeDestination, another_model_of_the_same_shapes_does_not_complete_it) {
   ASSERT_TRUE(quantize_checkpoint(options, nullptr).ok());
   const fs::path weights = source.path() + "/model.safetensors";
   fs::last_write_time(weights, fs::last_write_time(weights) + std::chrono::seconds(1));
@@ -178,14 +173,10 @@ TEST(QuantizeDestination, another_model_of_the_same_shapes_does_not_complete_it)
   EXPECT_THAT(std::string(other.message()), HasSubstr("another checkpoint"));
 }
 
-TEST(QuantizeDestination, a_full_disk_is_said) {
+TEST_F(QuantizeDestination, a_full_disk_is_said) {
   if (!fs::exists("/dev/full")) GTEST_SKIP() << "no /dev/full here";
-  const TemporaryDirectory source;
-  const TemporaryDirectory destination;
-  write_source(source);
-  const QuantizeOptions options = options_for(source, destination.path());
-  const auto whole = quantize_checkpoint(options, nullptr);
-  const std::string name = shard_name(1, whole->shards);
+  ASSERT_NO_FATAL_FAILURE(finish());
+  const std::string name = shard_name(1, whole.shards);
   fs::remove(destination.path() + "/" + name);
   fs::create_symlink("/dev/full", destination.path() + "/" + name + ".partial");
   const absl::Status full = quantize_checkpoint(options, nullptr).status();
@@ -195,14 +186,8 @@ TEST(QuantizeDestination, a_full_disk_is_said) {
   EXPECT_FALSE(fs::exists(destination.path() + "/config.json")) << "half a checkpoint is served";
 }
 
-TEST(QuantizeDestination, one_bit_that_differs_is_found_in_every_kind_of_tensor) {
-  const TemporaryDirectory source;
-  const TemporaryDirectory destination;
-  write_source(source);
-  const QuantizeOptions options = options_for(source, destination.path());
-  const auto whole = quantize_checkpoint(options, nullptr);
-  ASSERT_TRUE(whole.ok()) << whole.status();
-  const auto expected = contents(destination.path());
+TEST_F(QuantizeDestination, one_bit_that_differs_is_found_in_every_kind_of_tensor) {
+  ASSERT_NO_FATAL_FAILURE(finish());
   std::set<std::string> kinds;
   for (const auto& [file, content] : expected) {
     if (!file.ends_with(".safetensors")) continue;
@@ -216,7 +201,7 @@ TEST(QuantizeDestination, one_bit_that_differs_is_found_in_every_kind_of_tensor)
       flip_lowest_bit(destination.path() + "/" + file, 8 + length + (begin + end) / 8 * 4);
       const auto repaired = quantize_checkpoint(options, nullptr);
       ASSERT_TRUE(repaired.ok()) << repaired.status();
-      EXPECT_EQ(repaired->shards_kept, whole->shards - 1) << name;
+      EXPECT_EQ(repaired->shards_kept, whole.shards - 1) << name;
       ASSERT_EQ(repaired->shards_replaced.size(), 1u) << name;
       EXPECT_THAT(repaired->shards_replaced[0], HasSubstr(file));
       EXPECT_EQ(contents(destination.path()).at(file), content) << name;
@@ -225,26 +210,18 @@ TEST(QuantizeDestination, one_bit_that_differs_is_found_in_every_kind_of_tensor)
   EXPECT_EQ(kinds, (std::set<std::string>{"BF16", "F16", "F32", "I8", "U8"}));
 }
 
-TEST(QuantizeDestination, weights_so_small_that_every_scale_is_zero_are_kept) {
-  const TemporaryDirectory source;
-  const TemporaryDirectory destination;
+TEST_F(QuantizeDestination, weights_so_small_that_every_scale_is_zero_are_kept) {
   write_source(source, [](const std::string&, std::span<BFloat16> values) {
     for (BFloat16& value : values) value = to_bfloat16(to_float(value) * 1e-9f);
   });
-  const QuantizeOptions options = options_for(source, destination.path());
-  const auto whole = quantize_checkpoint(options, nullptr);
-  ASSERT_TRUE(whole.ok()) << whole.status();
+  ASSERT_NO_FATAL_FAILURE(finish());
   const auto again = quantize_checkpoint(options, nullptr);
   ASSERT_TRUE(again.ok()) << again.status();
-  EXPECT_EQ(again->shards_kept, whole->shards);
+  EXPECT_EQ(again->shards_kept, whole.shards);
   EXPECT_TRUE(again->shards_replaced.empty());
 }
 
-TEST(QuantizeDestination, two_runs_at_once_are_one_too_many) {
-  const TemporaryDirectory source;
-  const TemporaryDirectory destination;
-  write_source(source);
-  const QuantizeOptions options = options_for(source, destination.path());
+TEST_F(QuantizeDestination, two_runs_at_once_are_one_too_many) {
   absl::Status second;
   const auto first = quantize_checkpoint(options, [&](int64_t done, int64_t total) {
     if (done == total) second = quantize_checkpoint(options, nullptr).status();
@@ -257,37 +234,29 @@ TEST(QuantizeDestination, two_runs_at_once_are_one_too_many) {
   EXPECT_TRUE(quantize_checkpoint(options, nullptr).ok()) << "it is free again";
 }
 
-TEST(QuantizeDestination, what_cannot_be_kept_takes_no_room) {
-  const TemporaryDirectory source;
-  const TemporaryDirectory done;
+TEST_F(QuantizeDestination, what_cannot_be_kept_takes_no_room) {
   const TemporaryDirectory small;
-  write_source(source);
-  const auto whole = quantize_checkpoint(options_for(source, done.path()), nullptr);
-  ASSERT_TRUE(whole.ok()) << whole.status();
-  const std::string shard = shard_name(2, whole->shards);
+  ASSERT_NO_FATAL_FAILURE(finish());
+  const std::string shard = shard_name(2, whole.shards);
   for (const std::string& leftover : {shard + ".partial", shard}) {
     constexpr int kNoFileSystem = 77;
-    QuantizeOptions options = options_for(source, small.path());
-    options.threads = 1;  // the sanitizer of threads wants none after a fork
+    QuantizeOptions rest_options = options_for(source, small.path());
+    rest_options.threads = 1;  // the sanitizer of threads wants none after a fork
     const int code = in_child([&] {
       if (!mount_small(small.path(), size_t{4} << 20)) return kNoFileSystem;
-      fs::copy(done.path(), small.path());
+      fs::copy(destination.path(), small.path());
       fs::remove(small.path() + "/" + shard);
       small.write(leftover, std::string(size_t{4} << 20, 'x'));
-      const auto rest = quantize_checkpoint(options, nullptr);
+      const auto rest = quantize_checkpoint(rest_options, nullptr);
       if (!rest.ok()) std::fprintf(stderr, "%s\n", std::string(rest.status().message()).c_str());
-      return rest.ok() && contents(small.path()) == contents(done.path()) ? 0 : 1;
+      return rest.ok() && contents(small.path()) == expected ? 0 : 1;
     });
     if (code == kNoFileSystem) GTEST_SKIP() << "no file system can be mounted here";
     EXPECT_EQ(code, 0) << leftover;
   }
 }
 
-TEST(QuantizeDestination, a_new_file_system_is_as_good_as_empty) {
-  const TemporaryDirectory source;
-  const TemporaryDirectory destination;
-  write_source(source);
-  const QuantizeOptions options = options_for(source, destination.path());
+TEST_F(QuantizeDestination, a_new_file_system_is_as_good_as_empty) {
   fs::create_directory(destination.path() + "/lost+found");
   EXPECT_TRUE(quantize_checkpoint(options, nullptr).ok());
 
@@ -298,11 +267,8 @@ TEST(QuantizeDestination, a_new_file_system_is_as_good_as_empty) {
   EXPECT_EQ(error_reason(refused), "DESTINATION");
 }
 
-TEST(QuantizeDestination, a_directory_that_cannot_be_read_is_not_taken_for_empty) {
+TEST_F(QuantizeDestination, a_directory_that_cannot_be_read_is_not_taken_for_empty) {
   constexpr uid_t kNobody = 65534;
-  const TemporaryDirectory source;
-  const TemporaryDirectory destination;
-  write_source(source);
   fs::permissions(source.path(), fs::perms{0755});
   destination.write("notes.txt", "mine");
   fs::permissions(destination.path(), fs::perms{0300});
@@ -311,8 +277,7 @@ TEST(QuantizeDestination, a_directory_that_cannot_be_read_is_not_taken_for_empty
         (::chown(destination.path().c_str(), kNobody, kNobody) != 0 || ::setuid(kNobody) != 0)) {
       return 2;
     }
-    const absl::Status refused =
-        quantize_checkpoint(options_for(source, destination.path()), nullptr).status();
+    const absl::Status refused = quantize_checkpoint(options, nullptr).status();
     std::fprintf(stderr, "%s\n", std::string(refused.message()).c_str());
     return error_reason(refused) == "DIRECTORY_READ" ? 0 : 1;
   });
@@ -321,27 +286,18 @@ TEST(QuantizeDestination, a_directory_that_cannot_be_read_is_not_taken_for_empty
   EXPECT_EQ(contents(destination.path()).size(), 1u) << "nothing was written";
 }
 
-TEST(QuantizeDestination, a_small_file_that_cannot_be_read_costs_no_work) {
-  const TemporaryDirectory source;
+TEST_F(QuantizeDestination, a_small_file_that_cannot_be_read_costs_no_work) {
   const TemporaryDirectory outside;
-  const TemporaryDirectory destination;
-  write_source(source);
   fs::create_symlink(outside.write("README.md", "elsewhere"), source.path() + "/README.md");
   int64_t steps = 0;
   const absl::Status refused =
-      quantize_checkpoint(options_for(source, destination.path()), [&](int64_t, int64_t) {
-        ++steps;
-      }).status();
+      quantize_checkpoint(options, [&](int64_t, int64_t) { ++steps; }).status();
   EXPECT_EQ(error_reason(refused), "FILE_OUTSIDE");
   EXPECT_THAT(std::string(refused.message()), HasSubstr("README.md"));
   EXPECT_EQ(steps, 0);
 }
 
-TEST(QuantizeDestination, report_and_marker_of_the_source_are_not_copied) {
-  const TemporaryDirectory source;
-  const TemporaryDirectory destination;
-  write_source(source);
-  const QuantizeOptions options = options_for(source, destination.path());
+TEST_F(QuantizeDestination, report_and_marker_of_the_source_are_not_copied) {
   source.write("quantization_report.json", "stale");
   source.write("cogserve_quantize.json", "stale");
   const auto report = quantize_checkpoint(options, nullptr);
@@ -353,14 +309,11 @@ TEST(QuantizeDestination, report_and_marker_of_the_source_are_not_copied) {
   EXPECT_EQ(again->shards_kept, report->shards);
 }
 
-TEST(QuantizeDestination, a_weight_that_is_refused_is_named_with_its_file) {
-  const TemporaryDirectory source;
-  const TemporaryDirectory destination;
+TEST_F(QuantizeDestination, a_weight_that_is_refused_is_named_with_its_file) {
   write_source(source, [](const std::string& name, std::span<BFloat16> values) {
     if (name == "lm_head.weight") values[3] = to_bfloat16(INFINITY);
   });
-  const absl::Status refused =
-      quantize_checkpoint(options_for(source, destination.path()), nullptr).status();
+  const absl::Status refused = quantize_checkpoint(options, nullptr).status();
   EXPECT_EQ(error_reason(refused), "WEIGHT_NOT_FINITE");
   EXPECT_EQ(error_field(refused), "lm_head.weight");
   EXPECT_THAT(

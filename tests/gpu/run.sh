@@ -47,10 +47,12 @@ bus=${probe##*, }
 # begin before the end is late; the most telling parts come first. COGSERVE_GPU_SECONDS is the end, if
 # set.
 end=${COGSERVE_GPU_SECONDS:-440}
+# of_what_is_left SECONDS: at most so many.
+of_what_is_left() { echo $((end - SECONDS < $1 ? end - SECONDS : $1)); }
 part() {
-  local name=$1 limit=$2 began=$SECONDS code
+  local name=$1 limit began=$SECONDS code
+  limit=$(of_what_is_left "$2")
   shift 2
-  if [ $((end - began)) -lt "$limit" ]; then limit=$((end - began)); fi
   if [ "$limit" -lt 5 ]; then
     printf '%s late 0\n' "$name" >>"$out/parts.txt"
     printf '%-10s not begun: no time is left\n' "$name"
@@ -71,9 +73,9 @@ ours=(env "LD_LIBRARY_PATH=$libraries" "COGSERVE_GOLDEN_DIR=$bundle/golden"
 tools=$bundle/tests/gpu
 # suites NAME SECONDS COMMAND...: a GoogleTest program, suite by suite.
 suites() {
-  local name=$1 limit=$2
+  local name=$1 limit
+  limit=$(of_what_is_left "$2")
   shift 2
-  if [ $((end - SECONDS)) -lt "$limit" ]; then limit=$((end - SECONDS)); fi
   part "$name" "$limit" python3 "$tools/run_suites.py" "$out/$name.json" $((limit - 6)) 30 \
     "${ours[@]}" "$@"
 }
