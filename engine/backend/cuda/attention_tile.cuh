@@ -1,10 +1,13 @@
-// The pieces of attention by tensor cores, for one warp and 16 query rows at a time: scores of a
-// tile of keys, one step of the online softmax, and the weighted sum of a tile of values.
+// The pieces of attention by tensor cores: scores of a tile of keys, one step of the online
+// softmax, and the weighted sum of a tile of values, for one warp and kParts times 16 query rows.
+// What a warp reads of a tile in shared memory serves all its rows: with 32 the tensor cores, not
+// shared memory, are what limits it.
 //
 // The score fragment of a lane (g = lane / 4, t = lane % 4) holds rows g and g + 8 and, of each
 // group of 8 keys, keys 2t and 2t + 1; four lanes share a row. Tiles lie in shared memory with 16
 // bytes of padding a row: an odd number of 16-byte chunks, so that the 8 rows of a matrix load meet
-// no bank twice. Scores are kept in units of log2(e), for 2^x.
+// no bank twice. Weights are 2^(scale_log2e * score), where scale_log2e > 0 is the scale of scores
+// times log2(e).
 #pragma once
 
 #include <bit>
@@ -26,12 +29,12 @@ struct Tile {
   static constexpr int kChunks = kDim / 8;  // 16-byte chunks of a row that are used
 };
 
-// What one warp knows of its 16 query rows; a lane has two of them.
+// What one warp knows of 16 query rows; a lane has two of them.
 template <int kDim>
 struct QueryRows {
   uint32_t q[kDim / 16][4];  // fragments of q
   float out[kDim / 8][4];    // unnormalised sums of values
-  float top[2];              // largest score so far
+  float top[2];              // largest score so far, unscaled
   float sum[2];              // this lane's share of the sum of weights
   int limit[2];              // keys that a row attends to
 };
@@ -106,18 +109,21 @@ struct TileShare {
   }
 };
 
-// scores = q k^T for kKeys keys of a tile: 2 * 16 * kKeys * kDim FLOP.
-template <typename T, int kDim, int kKeys>
-__device__ __forceinline__ void multiply_keys(const QueryRows<kDim>& rows, const T* keys,
-                                              float (&scores)[kKeys / 8][4]) {
+// scores = q k^T for kKeys keys of a tile: 2 * 16 * kParts * kKeys * kDim FLOP.
+template <typename T, int kDim, int kKeys, int kParts>
+__device__ __forceinline__ void multiply_keys(const QueryRows<kDim> (&rows)[kParts], const T* keys,
+                                              float (&scores)[kParts][kKeys / 8][4]) {
   constexpr int kStride = Tile<kDim, kKeys>::kStride;
   const int lane = threadIdx.x % 32;
   // Matrices 0, 1: keys 0..7, elements 0..7 and 8..15; matrices 2, 3: keys 8..15.
   const T* const mine = keys + (lane / 16 * 8 + lane % 8) * kStride + lane / 8 % 2 * 8;
 #pragma unroll
-  for (int n = 0; n < kKeys / 8; ++n) {
+  for (int part = 0; part < kParts; ++part) {
 #pragma unroll
-    for (int i = 0; i < 4; ++i) scores[n][i] = 0.0f;
+    for (int n = 0; n < kKeys / 8; ++n) {
+#pragma unroll
+      for (int i = 0; i < 4; ++i) scores[part][n][i] = 0.0f;
+    }
   }
 #pragma unroll
   for (int step = 0; step < kDim / 16; ++step) {
@@ -127,8 +133,11 @@ __device__ __forceinline__ void multiply_keys(const QueryRows<kDim>& rows, const
       ptx::ldmatrix_x4(b, mine + n * 8 * kStride + step * 16);
       const uint32_t first[2] = {b[0], b[1]};
       const uint32_t second[2] = {b[2], b[3]};
-      ptx::mma_m16n8k16<T>(scores[n], rows.q[step], first);
-      ptx::mma_m16n8k16<T>(scores[n + 1], rows.q[step], second);
+#pragma unroll
+      for (int part = 0; part < kParts; ++part) {
+        ptx::mma_m16n8k16<T>(scores[part][n], rows[part].q[step], first);
+        ptx::mma_m16n8k16<T>(scores[part][n + 1], rows[part].q[step], second);
+      }
     }
   }
 }
@@ -139,16 +148,20 @@ template <int kDim, int kGroups>
 __device__ __forceinline__ void softmax_step(float (&scores)[kGroups][4], int first_key,
                                              float scale_log2e, QueryRows<kDim>& rows) {
   const int t = threadIdx.x % 4;
-  const bool cut = first_key + kGroups * 8 > min(rows.limit[0], rows.limit[1]);
+  if (first_key + kGroups * 8 > min(rows.limit[0], rows.limit[1])) {
+#pragma unroll
+    for (int n = 0; n < kGroups; ++n) {
+#pragma unroll
+      for (int i = 0; i < 4; ++i) {
+        if (first_key + n * 8 + t * 2 + i % 2 >= rows.limit[i / 2]) scores[n][i] = -INFINITY;
+      }
+    }
+  }
   float top[2] = {rows.top[0], rows.top[1]};
 #pragma unroll
   for (int n = 0; n < kGroups; ++n) {
 #pragma unroll
-    for (int i = 0; i < 4; ++i) {
-      scores[n][i] *= scale_log2e;
-      if (cut && first_key + n * 8 + t * 2 + i % 2 >= rows.limit[i / 2]) scores[n][i] = -INFINITY;
-      top[i / 2] = fmaxf(top[i / 2], scores[n][i]);
-    }
+    for (int i = 0; i < 4; ++i) top[i / 2] = fmaxf(top[i / 2], scores[n][i]);
   }
   float rescale[2];
 #pragma unroll
@@ -156,16 +169,17 @@ __device__ __forceinline__ void softmax_step(float (&scores)[kGroups][4], int fi
     top[i] = fmaxf(top[i], __shfl_xor_sync(kAllLanes, top[i], 1));
     top[i] = fmaxf(top[i], __shfl_xor_sync(kAllLanes, top[i], 2));
     // A row without any key yet has nothing to rescale; -inf minus -inf would be NaN.
-    rescale[i] = top[i] == -INFINITY ? 1.0f : ptx::exp2_approx(rows.top[i] - top[i]);
+    const bool none = top[i] == -INFINITY;
+    rescale[i] = none ? 1.0f : ptx::exp2_approx((rows.top[i] - top[i]) * scale_log2e);
     rows.top[i] = top[i];
     rows.sum[i] *= rescale[i];
-    if (top[i] == -INFINITY) top[i] = 0.0f;
+    top[i] = none ? 0.0f : top[i] * scale_log2e;
   }
 #pragma unroll
   for (int n = 0; n < kGroups; ++n) {
 #pragma unroll
     for (int i = 0; i < 4; ++i) {
-      scores[n][i] = ptx::exp2_approx(scores[n][i] - top[i / 2]);
+      scores[n][i] = ptx::exp2_approx(fmaf(scores[n][i], scale_log2e, -top[i / 2]));
       rows.sum[i / 2] += scores[n][i];
     }
   }
@@ -178,28 +192,36 @@ __device__ __forceinline__ void softmax_step(float (&scores)[kGroups][4], int fi
   }
 }
 
-// out += weights v for kKeys values of a tile: 2 * 16 * kKeys * kDim FLOP.
-template <typename T, int kDim, int kKeys>
-__device__ __forceinline__ void add_values(const float (&weights)[kKeys / 8][4], const T* values,
-                                           QueryRows<kDim>& rows) {
+// out += weights v for kKeys values of a tile: 2 * 16 * kParts * kKeys * kDim FLOP.
+template <typename T, int kDim, int kKeys, int kParts>
+__device__ __forceinline__ void add_values(const float (&weights)[kParts][kKeys / 8][4],
+                                           const T* values, QueryRows<kDim> (&rows)[kParts]) {
   constexpr int kStride = Tile<kDim, kKeys>::kStride;
   const int lane = threadIdx.x % 32;
   // Matrices 0, 1: keys 0..7 and 8..15, elements 0..7; matrices 2, 3: elements 8..15.
   const T* const mine = values + (lane / 8 % 2 * 8 + lane % 8) * kStride + lane / 16 * 8;
 #pragma unroll
   for (int step = 0; step < kKeys / 16; ++step) {
-    const auto& low = weights[2 * step];
-    const auto& high = weights[2 * step + 1];
-    const uint32_t a[4] = {pack_pair<T>(low[0], low[1]), pack_pair<T>(low[2], low[3]),
-                           pack_pair<T>(high[0], high[1]), pack_pair<T>(high[2], high[3])};
+    uint32_t a[kParts][4];
+#pragma unroll
+    for (int part = 0; part < kParts; ++part) {
+#pragma unroll
+      for (int i = 0; i < 4; ++i) {
+        const float* const pair = &weights[part][2 * step + i / 2][i % 2 * 2];
+        a[part][i] = pack_pair<T>(pair[0], pair[1]);
+      }
+    }
 #pragma unroll
     for (int n = 0; n < kDim / 8; n += 2) {
       uint32_t b[4];
       ptx::ldmatrix_x4_transposed(b, mine + step * 16 * kStride + n * 8);
       const uint32_t first[2] = {b[0], b[1]};
       const uint32_t second[2] = {b[2], b[3]};
-      ptx::mma_m16n8k16<T>(rows.out[n], a, first);
-      ptx::mma_m16n8k16<T>(rows.out[n + 1], a, second);
+#pragma unroll
+      for (int part = 0; part < kParts; ++part) {
+        ptx::mma_m16n8k16<T>(rows[part].out[n], a[part], first);
+        ptx::mma_m16n8k16<T>(rows[part].out[n + 1], a[part], second);
+      }
     }
   }
 }
@@ -214,17 +236,20 @@ __device__ __forceinline__ void finish_sums(QueryRows<kDim>& rows) {
   }
 }
 
+inline constexpr int kAttendKeys = 32;
+
 // Shared memory of attend(), in bytes: two stages of keys and values.
 template <int kDim>
-inline constexpr size_t kAttendBytes = size_t{4} * Tile<kDim, 64>::kElements * 2;
+inline constexpr size_t kAttendBytes = size_t{4} * Tile<kDim, kAttendKeys>::kElements * 2;
 
-// All of attention for the 16 rows of each of a block's kThreads / 32 warps over keys [0, end), 64
-// at a time in ascending order. While a tile is worked on the next one is on its way.
-template <typename T, int kDim, int kThreads, typename Offset>
+// All of attention for the rows of each of a block's kThreads / 32 warps over keys [0, end), 32 at
+// a time in ascending order. While a tile is worked on the next one is on its way. A warp that is
+// `idle`, without any row, only helps to copy.
+template <typename T, int kDim, int kThreads, int kParts, typename Offset>
 __device__ __forceinline__ void attend(const T* keys, const T* values, const Offset& offset,
-                                       int end, float scale_log2e, T* shared,
-                                       QueryRows<kDim>& rows) {
-  constexpr int kKeys = 64;
+                                       int end, float scale_log2e, bool idle, T* shared,
+                                       QueryRows<kDim> (&rows)[kParts]) {
+  constexpr int kKeys = kAttendKeys;
   constexpr int kElements = Tile<kDim, kKeys>::kElements;
   const auto load = [&](int tile) {
     T* const stage = shared + tile % 2 * 2 * kElements;
@@ -232,23 +257,26 @@ __device__ __forceinline__ void attend(const T* keys, const T* values, const Off
     share.find(offset, tile * kKeys, end);
     share.copy(keys, stage);
     share.copy(values, stage + kElements);
+    ptx::commit_copies();
   };
   const int tiles = (end + kKeys - 1) / kKeys;
   load(0);
-  ptx::commit_copies();
   for (int tile = 0; tile < tiles; ++tile) {
+    ptx::wait_copies<0>();
+    __syncthreads();  // the tile is there, and all warps are done with the other stage
     if (tile + 1 < tiles) load(tile + 1);
-    ptx::commit_copies();
-    ptx::wait_copies<1>();
-    __syncthreads();
+    if (idle) continue;
     const T* const stage = shared + tile % 2 * 2 * kElements;
-    float scores[kKeys / 8][4];
+    float scores[kParts][kKeys / 8][4];
     multiply_keys<T, kDim, kKeys>(rows, stage, scores);
-    softmax_step<kDim, kKeys / 8>(scores, tile * kKeys, scale_log2e, rows);
+#pragma unroll
+    for (int part = 0; part < kParts; ++part) {
+      softmax_step<kDim, kKeys / 8>(scores[part], tile * kKeys, scale_log2e, rows[part]);
+    }
     add_values<T, kDim, kKeys>(scores, stage + kElements, rows);
-    __syncthreads();
   }
-  finish_sums<kDim>(rows);
+#pragma unroll
+  for (int part = 0; part < kParts; ++part) finish_sums<kDim>(rows[part]);
 }
 
 // Writes a lane's part of its two rows; null rows are skipped.

@@ -10,9 +10,11 @@ namespace {
 
 // --- kernels ------------------------------------------------------------------------------------
 
-constexpr int kThreads = 256;
+constexpr int kThreads = 128;
 constexpr int kWarps = kThreads / 32;
-constexpr int kBlockRows = 16 * kWarps;
+constexpr int kParts = 2;
+constexpr int kWarpRows = 16 * kParts;
+constexpr int kBlockRows = kWarpRows * kWarps;
 
 template <typename T>
 struct DenseArguments {
@@ -26,42 +28,49 @@ struct DenseArguments {
   float scale_log2e;
 };
 
-// Where rows begin, in bytes.
+// Where rows begin, in bytes. By unsigned numbers, as PagedOffset.
 struct DenseOffset {
-  int64_t stride;
+  uint32_t stride;
   int64_t base;
 
-  __device__ __forceinline__ int64_t operator()(int key) const { return base + key * stride; }
+  __device__ __forceinline__ int64_t operator()(int key) const {
+    return base + static_cast<int64_t>(uint64_t{static_cast<uint32_t>(key)} * stride);
+  }
 };
 
 template <typename T>
 __device__ __forceinline__ DenseOffset dense_offset(const DenseArguments<T>& a) {
-  return {a.qkv_stride * static_cast<int64_t>(sizeof(T)), 0};
+  return {static_cast<uint32_t>(a.qkv_stride * sizeof(T)), 0};
 }
 
-// 128 query rows of one head a block, 16 a warp; keys and values pass through shared memory once a
-// block. A head of 112 is 7 steps of k = 16 and 14 groups of 8 columns: nothing is padded.
-// 4 * kDim FLOP a pair of rows (of whole tiles of 64 keys); limited by the tensor cores.
+// 128 query rows of one head a block, 32 a warp; keys and values pass through shared memory once a
+// block. A head of 112 is 7 steps of k = 16 and 14 groups of 8 columns: nothing is padded. Two
+// blocks fill a processor's registers, and one computes weights while the other multiplies.
+// 4 * kDim FLOP a pair of rows (of whole tiles of 32 keys); limited by the tensor cores.
 template <typename T, int kDim>
-__global__ __launch_bounds__(kThreads) void dense_kernel(DenseArguments<T> a) {
-  const int first_row = static_cast<int>(blockIdx.x) * kBlockRows;
+__global__ void __launch_bounds__(kThreads, 2) dense_kernel(DenseArguments<T> a) {
+  const int first_row =
+      static_cast<int>(blockIdx.x) * kBlockRows + static_cast<int>(threadIdx.x) / 32 * kWarpRows;
   const int column = static_cast<int>(blockIdx.y) * kDim;
   const int width = a.heads * kDim;
-  const int low = first_row + static_cast<int>(threadIdx.x) / 32 * 16 + threadIdx.x % 32 / 4;
-  QueryRows<kDim> rows;
-  const T* q[2];
-  T* y[2];
+  const auto at = [&](auto* array, int64_t stride, int part, int high) {
+    const int row = first_row + 16 * part + 8 * high + static_cast<int>(threadIdx.x) % 32 / 4;
+    return row < a.rows ? array + row * stride + column : nullptr;
+  };
+  QueryRows<kDim> rows[kParts];
 #pragma unroll
-  for (int i = 0; i < 2; ++i) {
-    const int64_t row = low + 8 * i;
-    q[i] = row < a.rows ? a.qkv + row * a.qkv_stride + column : nullptr;
-    y[i] = row < a.rows ? a.y + row * a.y_stride + column : nullptr;
-    rows.limit[i] = a.rows;
+  for (int part = 0; part < kParts; ++part) {
+    rows[part].limit[0] = a.rows;
+    rows[part].limit[1] = a.rows;
+    load_queries<T, kDim>(at(a.qkv, a.qkv_stride, part, 0), at(a.qkv, a.qkv_stride, part, 1),
+                          rows[part]);
   }
-  load_queries<T, kDim>(q[0], q[1], rows);
   attend<T, kDim, kThreads>(a.qkv + width + column, a.qkv + 2 * width + column, dense_offset(a),
-                            a.rows, a.scale_log2e, shared_memory<T>(), rows);
-  store_rows<T, kDim>(rows, y[0], y[1]);
+                            a.rows, a.scale_log2e, first_row >= a.rows, shared_memory<T>(), rows);
+#pragma unroll
+  for (int part = 0; part < kParts; ++part) {
+    store_rows<T, kDim>(rows[part], at(a.y, a.y_stride, part, 0), at(a.y, a.y_stride, part, 1));
+  }
 }
 
 // One warp a row and head; see attend_single_row.
@@ -93,6 +102,7 @@ void dense_attention(const Tensor& qkv, int heads, int head_dim, float scale, co
                      cudaStream_t stream) {
   if (qkv.rows == 0) return;
   check(head_dim <= 32 * kSingleRowPerLane, "dense_attention: head_dim is at most 256");
+  check(qkv.row_stride >> 30 == 0, "dense_attention: a row is below 4 GiB");
   const bool aligned = rows_are_aligned(qkv) && rows_are_aligned(y);
   with_activation(qkv.dtype, [&](auto element) {
     using T = typename decltype(element)::Type;

@@ -80,7 +80,7 @@ __global__ void __launch_bounds__(kThreads, prefill_blocks(kDim))
     prefill_kernel(PagedArguments<T> a, const PrefillTile* tiles) {
   const PrefillTile tile = tiles[blockIdx.x];
   const int kv_head = blockIdx.y;
-  QueryRows<kDim> rows;
+  QueryRows<kDim> rows[1];
   int places[2];  // row * heads + head of a lane's two rows; -1: none
 #pragma unroll
   for (int i = 0; i < 2; ++i) {
@@ -89,20 +89,22 @@ __global__ void __launch_bounds__(kThreads, prefill_blocks(kDim))
     const int token = packed / a.group;
     const int head = kv_head * a.group + packed % a.group;
     places[i] = token < tile.tokens ? (tile.row + token) * a.heads + head : -1;
-    rows.limit[i] = tile.first_index + min(token, tile.tokens - 1) + 1;
+    rows[0].limit[i] = tile.first_index + min(token, tile.tokens - 1) + 1;
   }
   // Taken apart again for y, because the loop over keys has no registers to keep pointers in.
   const auto at = [&](auto* array, int64_t stride, int place) {
     return place < 0 ? nullptr : array + place / a.heads * stride + place % a.heads * kDim;
   };
-  load_queries<T, kDim>(at(a.q, a.q_stride, places[0]), at(a.q, a.q_stride, places[1]), rows);
+  load_queries<T, kDim>(at(a.q, a.q_stride, places[0]), at(a.q, a.q_stride, places[1]), rows[0]);
+  const bool idle = static_cast<int>(threadIdx.x) / 32 * kWarpRows >= tile.tokens * a.group;
   attend<T, kDim, kThreads>(a.keys, a.values, paged_offset(a, tile.table_begin, kv_head),
-                            tile.first_index + tile.tokens, a.scale_log2e, shared_memory<T>(),
+                            tile.first_index + tile.tokens, a.scale_log2e, idle, shared_memory<T>(),
                             rows);
-  store_rows<T, kDim>(rows, at(a.y, a.y_stride, places[0]), at(a.y, a.y_stride, places[1]));
+  store_rows<T, kDim>(rows[0], at(a.y, a.y_stride, places[0]), at(a.y, a.y_stride, places[1]));
 }
 
-// What a split leaves for one head: the unnormalised sum, the largest score, the sum of weights.
+// What a split leaves for one head: the unnormalised sum, the largest score times scale_log2e, the
+// sum of weights.
 constexpr int split_floats(int head_dim) { return head_dim + 2; }
 
 template <int kDim>
@@ -117,7 +119,8 @@ struct DecodeShared {
 // Leaves the first `count` of a warp's rows in shared memory: [kWarps, kWarpRows, kDim], then tops,
 // then sums.
 template <int kDim>
-__device__ __forceinline__ void share_rows(const QueryRows<kDim>& rows, int count, float* state) {
+__device__ __forceinline__ void share_rows(const QueryRows<kDim>& rows, int count,
+                                           float scale_log2e, float* state) {
   const int warp = threadIdx.x / 32;
   const int g = threadIdx.x % 32 / 4;
   const int t = threadIdx.x % 4;
@@ -133,7 +136,7 @@ __device__ __forceinline__ void share_rows(const QueryRows<kDim>& rows, int coun
       state[row * kDim + n * 8 + t * 2 + 1] = rows.out[n][2 * i + 1];
     }
     if (t == 0) {
-      tops[row] = rows.top[i];
+      tops[row] = rows.top[i] * scale_log2e;
       sums[row] = rows.sum[i];
     }
   }
@@ -158,27 +161,27 @@ __device__ __forceinline__ void attend_split(const PagedArguments<T>& a, const D
   share.copy(a.values, values);
   ptx::commit_copies();
 
-  QueryRows<kDim> rows;
+  QueryRows<kDim> rows[1];
   const T* const q = a.q + split.row * a.q_stride + kv_head * a.group * kDim;
   const int heads = min(a.group - first_head, kWarpRows);
   const int g = threadIdx.x % 32 / 4;
-  rows.limit[0] = split.keys;
-  rows.limit[1] = split.keys;
+  rows[0].limit[0] = split.keys;
+  rows[0].limit[1] = split.keys;
   load_queries<T, kDim>(g < heads ? q + (first_head + g) * kDim : nullptr,
-                        g + 8 < heads ? q + (first_head + g + 8) * kDim : nullptr, rows);
+                        g + 8 < heads ? q + (first_head + g + 8) * kDim : nullptr, rows[0]);
   const int warp_key = static_cast<int>(threadIdx.x) / 32 * kWarpKeys;
-  float scores[kWarpKeys / 8][4];
+  float scores[1][kWarpKeys / 8][4];
   ptx::wait_copies<1>();
   __syncthreads();
   multiply_keys<T, kDim, kWarpKeys>(rows, keys + warp_key * Tile<kDim, kSplitKeys>::kStride,
                                     scores);
-  softmax_step<kDim, kWarpKeys / 8>(scores, split.first_key + warp_key, a.scale_log2e, rows);
+  softmax_step<kDim, kWarpKeys / 8>(scores[0], split.first_key + warp_key, a.scale_log2e, rows[0]);
   ptx::wait_copies<0>();
   __syncthreads();  // the values are there, and all warps are done with the keys
   add_values<T, kDim, kWarpKeys>(scores, values + warp_key * Tile<kDim, kSplitKeys>::kStride, rows);
-  finish_sums<kDim>(rows);
+  finish_sums<kDim>(rows[0]);
   float* const state = shared_memory<float>();
-  share_rows<kDim>(rows, heads, state);
+  share_rows<kDim>(rows[0], heads, a.scale_log2e, state);
   __syncthreads();
   const float* const tops = state + kWarps * kWarpRows * kDim;
   const float* const sums = tops + kWarps * kWarpRows;
