@@ -140,6 +140,14 @@ class Backend {
   // --- linear algebra ------------------------------------------------------------------------
   // y[r, :] = W x[r, :] (+ bias). x [rows, in], y [rows, out]; bias [1, out] or null.
   virtual void linear(const Tensor& x, const Weight& w, const Tensor* bias, const Tensor& y) = 0;
+  // y = silu(gate x) * (up x), both products rounded to the activations' dtype. x [rows, in], y
+  // [rows, out]; `scratch` is of y's shape and may hold anything afterwards.
+  virtual void gated_linear(const Tensor& x, const Weight& gate, const Weight& up,
+                            const Tensor& scratch, const Tensor& y) {
+    linear(x, gate, nullptr, y);
+    linear(x, up, nullptr, scratch);
+    silu_mul(y, scratch, y);
+  }
 
   // --- rows ----------------------------------------------------------------------------------
   // y[r, :] = table[ids[r], :]; kNoToken leaves its row untouched (image rows), and

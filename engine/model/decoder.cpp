@@ -123,9 +123,12 @@ void Decoder::run_layer(const DecoderLayerWeights& layer, const Parameter* next_
   expert_linear(a.attention, vision.dense, language.dense, split, a.h);
   backend_->add_rms_norm(a.h, layer.post_attention_norm.weight.tensor, eps, a.x, a.h);
 
-  expert_linear(a.h, vision.mlp.gate, language.mlp.gate, split, a.gate);
-  expert_linear(a.h, vision.mlp.up, language.mlp.up, split, a.up);
-  backend_->silu_mul(a.gate, a.up, a.gate);
+  const auto gate = [&](const GatedMlp& mlp, int first, int rows) {
+    apply_gate(backend_, mlp, a.h.slice_rows(first, rows), a.up.slice_rows(first, rows),
+               a.gate.slice_rows(first, rows));
+  };
+  gate(vision.mlp, 0, split);
+  gate(language.mlp, split, batch.rows() - split);
   expert_linear(a.gate, vision.mlp.down, language.mlp.down, split, a.h);
   if (next_norm == nullptr) {
     backend_->add(a.h, a.x);

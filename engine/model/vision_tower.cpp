@@ -155,9 +155,7 @@ void VisionTower::adapt(const Tensor& cells, const Tensor& features) {
   apply(backend_, weights_.projection, merged, projected);
   backend_->layer_norm(projected, norm.weight.tensor, norm.bias.tensor, kAdapterEps, normed);
   backend_->gelu(normed);
-  apply(backend_, weights_.mlp.gate, normed, gate);
-  apply(backend_, weights_.mlp.up, normed, up);
-  backend_->silu_mul(gate, up, gate);
+  apply_gate(backend_, weights_.mlp, normed, up, gate);
   apply(backend_, weights_.mlp.down, gate, features);
 }
 

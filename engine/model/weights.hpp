@@ -24,12 +24,19 @@ struct Norm {
   Parameter bias;
 };
 
-// silu(gate x) * (up x), then down.
+// silu(gate x) * (up x), then down. None has a bias.
 struct GatedMlp {
   Linear gate;  // [intermediate, hidden]
   Linear up;    // [intermediate, hidden]
   Linear down;  // [hidden, intermediate]
 };
+
+// y = silu(gate x) * (up x). No rows is no work.
+inline void apply_gate(Backend* backend, const GatedMlp& mlp, const Tensor& x,
+                       const Tensor& scratch, const Tensor& y) {
+  if (x.rows == 0) return;
+  backend->gated_linear(x, mlp.gate.weight, mlp.up.weight, scratch, y);
+}
 
 struct ExpertWeights {
   Linear qkv;    // [qkv_width, hidden], rows q, k, v; only the vision expert has a bias

@@ -47,7 +47,8 @@ class CudaAccessPattern : public testing::CudaTest {
     double shared;
   };
   template <typename Work>
-  void expect_within(const Bounds& most, const std::string& title, const Work& work) {
+  std::map<std::string, AccessPattern> expect_within(const Bounds& most, const std::string& title,
+                                                     const Work& work) {
     const auto all = patterns(title, work);
     EXPECT_FALSE(all.empty()) << title;
     for (const auto& [kernel, pattern] : all) {
@@ -57,6 +58,19 @@ class CudaAccessPattern : public testing::CudaTest {
       EXPECT_LE(pattern.stores.factor(), most.stores) << title << ": " << kernel;
       EXPECT_LE(pattern.shared.factor(), most.shared) << title << ": " << kernel;
     }
+    return all;
+  }
+
+  // Of a product that is its own gate, by that kernel alone.
+  void expect_gated_within(const Tensor& x, const Weight& weight, const Bounds& most,
+                           const std::string& kernel) {
+    const Matrix empty(x.rows, weight.out_features);
+    const DeviceMatrix scratch = put(empty), y = put(empty);
+    const auto all = expect_within(most, "gated, " + std::to_string(x.rows) + " rows", [&] {
+      backend().gated_linear(x, weight, weight, scratch.tensor(), y.tensor());
+    });
+    EXPECT_EQ(all.size(), 1u);
+    EXPECT_TRUE(all.contains(kernel)) << kernel;
   }
 
   Matrix random(int64_t rows, int64_t cols) { return Matrix::random(rows, cols, rows + cols); }
@@ -73,6 +87,7 @@ TEST_P(CudaAccessPattern, of_products_of_few_rows) {
     const DeviceMatrix x = put(random(rows, kIn)), y = put(Matrix(rows, kOut));
     expect_within({1.0, rows == 1 ? 1.0 : 4.0, 1.0}, "bf16, " + std::to_string(rows) + " rows",
                   [&] { backend().linear(x.tensor(), dense, nullptr, y.tensor()); });
+    expect_gated_within(x.tensor(), dense, {1.0, rows == 1 ? 1.0 : 8.0, 1.0}, "gated_gemv");
   }
   for (const WeightFormat format :
        {WeightFormat::kInt4, WeightFormat::kCodebook4, WeightFormat::kInt8}) {
@@ -87,6 +102,9 @@ TEST_P(CudaAccessPattern, of_products_of_few_rows) {
       expect_within({1.0, rows == 1 || rows > 64 ? 1.0 : 2.0, 1.0},
                     std::string(format_name(format)) + ", " + std::to_string(rows) + " rows",
                     [&] { backend().linear(x.tensor(), weight, nullptr, y.tensor()); });
+      if (rows > 64) continue;
+      expect_gated_within(x.tensor(), weight, {1.0, rows == 1 ? 1.0 : 2.0, 1.0},
+                          "gated_quantized_matmul");
     }
   }
 }

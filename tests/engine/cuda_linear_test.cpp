@@ -105,5 +105,19 @@ TEST_P(CudaLinear, gives_each_of_up_to_8_rows_the_bits_it_has_alone) {
   }
 }
 
+TEST_P(CudaLinear, gated_has_the_bits_of_two_products_and_a_gate) {
+  for (const int64_t rows : {1, 2, 3, 8, 9}) {
+    for (const auto& [out, in, gap] : kShapes) {
+      const auto weight = [&](uint32_t seed) {
+        return *backend().load_weight(
+            dense_weight(StoredTensor(Matrix::random(out, in, seed), dtype()).host()));
+      };
+      const Weight gate = weight(1), up = weight(2);
+      const DeviceMatrix x = put(Matrix::random(rows, in, rows + in), gap);
+      expect_gated(x.tensor(), gate, up);
+    }
+  }
+}
+
 }  // namespace
 }  // namespace cogserve

@@ -55,7 +55,7 @@ const Shape kSmallGroups[] = {
 };
 
 // Elements are rounded to `dtype`.
-RandomWeight random_weight(const Shape& shape, DType dtype) {
+RandomWeight random_weight(const Shape& shape, DType dtype, uint32_t seed = 0) {
   return {{.format = shape.format,
            .group_size = shape.group_size,
            .has_zeros = shape.zeros,
@@ -63,7 +63,7 @@ RandomWeight random_weight(const Shape& shape, DType dtype) {
            .half_scales = shape.half_scales},
           shape.out,
           shape.in,
-          static_cast<uint32_t>(shape.out * 1000 + shape.in)};
+          static_cast<uint32_t>(shape.out * 1000 + shape.in) + seed};
 }
 
 class CudaQuantized : public CudaTest {
@@ -257,6 +257,41 @@ TEST_P(CudaQuantized, the_backend_multiplies_few_rows_and_many) {
       }
     }
   }
+}
+
+TEST_P(CudaQuantized, gated_has_the_bits_of_two_products_and_a_gate) {
+  for (const Shape& shape : kShapes) {
+    const RandomWeight first = random_weight(shape, dtype());
+    const RandomWeight second = random_weight(shape, dtype(), 1);
+    HostWeight of_one_codebook = second.host();
+    of_one_codebook.codebook = first.host().codebook;
+    const Weight gate = *backend().load_weight(first.host());
+    const Weight up = *backend().load_weight(of_one_codebook);
+    for (const int64_t rows : {1, 8, 9, 20, 64, 65}) {
+      const DeviceMatrix x = put(Matrix::random(rows, shape.in, rows));
+      expect_gated(x.tensor(), gate, up);
+    }
+  }
+}
+
+TEST_P(CudaQuantized, gated_weights_may_be_of_two_forms) {
+  constexpr int64_t kOut = 37, kIn = 320;
+  const auto quantised = [&](WeightFormat format, int64_t group_size, uint32_t seed) {
+    const RandomWeight random({.format = format, .group_size = group_size, .dtype = dtype()}, kOut,
+                              kIn, seed);
+    return *backend().load_weight(random.host());
+  };
+  const Weight int4 = quantised(WeightFormat::kInt4, 128, 1);
+  const Weight int8 = quantised(WeightFormat::kInt8, kIn, 2);
+  const Weight codebook = quantised(WeightFormat::kCodebook4, 64, 3);
+  const Weight another_codebook = quantised(WeightFormat::kCodebook4, 64, 4);
+  const Weight dense = *backend().load_weight(
+      dense_weight(testing::StoredTensor(Matrix::random(kOut, kIn, 5), dtype()).host()));
+  const DeviceMatrix x = put(Matrix::random(3, kIn, 6));
+  expect_gated(x.tensor(), int4, int8);
+  expect_gated(x.tensor(), codebook, another_codebook);
+  expect_gated(x.tensor(), dense, int4);
+  expect_gated(x.tensor(), int8, dense);
 }
 
 TEST_P(CudaQuantized, outputs_and_inputs_beyond_the_matrix_count_for_nothing) {

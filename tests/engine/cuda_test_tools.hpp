@@ -127,6 +127,15 @@ class CudaTest : public ::testing::TestWithParam<DType> {
   Parameter load_vector(const Matrix& values) {
     return *backend_->load_vector(StoredTensor(values, DType::kF32).host());
   }
+  // That gated_linear, by whichever kernel, has the bits of what it stands for.
+  void expect_gated(const Tensor& x, const Weight& gate, const Weight& up) {
+    const Matrix empty(x.rows, gate.out_features);
+    const DeviceMatrix scratch = put(empty, 3), expected = put(empty, 3), y = put(empty, 3);
+    backend_->Backend::gated_linear(x, gate, up, scratch.tensor(), expected.tensor());
+    backend_->gated_linear(x, gate, up, scratch.tensor(), y.tensor());
+    EXPECT_TRUE(same_bits(y.read(), expected.read()))
+        << x.rows << " rows, " << gate.out_features << " x " << gate.in_features;
+  }
 
  private:
   std::unique_ptr<CudaBackend> backend_;

@@ -24,7 +24,7 @@ constexpr int32_t kLatePoisonId = 78;    // breaks the fourth draw of a sequence
 constexpr float kPoisonPixel = 1000.0f;  // breaks the tower when a picture begins with it
 
 // Least operations of a pass of the decoder, and of the tower's own for a picture.
-constexpr int kDecoderOperations = 22;
+constexpr int kDecoderOperations = 18;
 constexpr int kTowerOperations = 12;
 
 bool contains(std::span<const int32_t> ids, int32_t id) {

@@ -59,6 +59,11 @@ class ForwardingBackend : public Backend {
     before_operation();
     to_->linear(x, w, bias, y);
   }
+  void gated_linear(const Tensor& x, const Weight& gate, const Weight& up, const Tensor& scratch,
+                    const Tensor& y) override {
+    before_operation();
+    to_->gated_linear(x, gate, up, scratch, y);
+  }
   void embed(const Tensor& table, std::span<const int32_t> ids, const Tensor& y) override {
     before_embed(ids);
     before_operation();

@@ -62,6 +62,8 @@ class CudaBackend final : public Backend {
 
   // A bias must be a vector of load_vector, whole.
   void linear(const Tensor& x, const Weight& w, const Tensor* bias, const Tensor& y) override;
+  void gated_linear(const Tensor& x, const Weight& gate, const Weight& up, const Tensor& scratch,
+                    const Tensor& y) override;
 
   void embed(const Tensor& table, std::span<const int32_t> ids, const Tensor& y) override;
   void gather_rows(const Tensor& x, std::span<const int32_t> rows, const Tensor& y) override;

@@ -16,7 +16,11 @@
 namespace cogserve {
 namespace {
 
-cuda::QuantizedMatrix matrix_of(const Weight& w) {
+Tensor dense_matrix(const Weight& w) {
+  return Tensor::matrix(w.storage.data(), w.dtype, w.out_features, w.in_features);
+}
+
+cuda::QuantizedMatrix quantized_matrix(const Weight& w) {
   const cuda::QuantizedLayout layout = {.format = w.format,
                                         .out = w.out_features,
                                         .in = w.in_features,
@@ -154,9 +158,33 @@ void CudaBackend::linear(const Tensor& x, const Weight& w, const Tensor* bias, c
   check(bias == nullptr || is_vector_for(*bias, y), "linear: bias is [1, out]");
   bind_thread();
   if (w.format != WeightFormat::kDense) return quantized_linear(x, w, bias, y);
-  const Tensor matrix =
-      Tensor::matrix(w.storage.data(), activation_, w.out_features, w.in_features);
-  multiply(x, matrix, bias, 0, y);
+  multiply(x, dense_matrix(w), bias, 0, y);
+}
+
+// One kernel for few rows of weights of one form, else three operations.
+void CudaBackend::gated_linear(const Tensor& x, const Weight& gate, const Weight& up,
+                               const Tensor& scratch, const Tensor& y) {
+  check(is_activation(x) && is_activation(y) && x.rows == y.rows && same_shape(y, scratch),
+        "gated_linear: activations with equal rows");
+  check(x.cols == gate.in_features && y.cols == gate.out_features && x.cols == up.in_features &&
+            y.cols == up.out_features,
+        "gated_linear: shapes do not fit the weights");
+  check(gate.dtype == activation_ && up.dtype == activation_,
+        "gated_linear: the weights were loaded by this backend");
+  bind_thread();
+  const bool dense = gate.format == WeightFormat::kDense && up.format == WeightFormat::kDense;
+  if (dense && x.rows <= cuda::kGemvRows) {
+    return cuda::gated_gemv(x, dense_matrix(gate), dense_matrix(up), y, stream_.get());
+  }
+  if (gate.format != WeightFormat::kDense && up.format != WeightFormat::kDense &&
+      x.rows <= cuda::kQuantizedRows) {
+    const cuda::QuantizedMatrix first = quantized_matrix(gate), second = quantized_matrix(up);
+    if (first.layout == second.layout && first.codebook == second.codebook &&
+        cuda::suits_quantized_matmul(first.layout)) {
+      return cuda::gated_quantized_matmul(x, first, second, y, stream_.get());
+    }
+  }
+  Backend::gated_linear(x, gate, up, scratch, y);
 }
 
 // Outputs [first, first + matrix.rows) of a weight with this bias.
@@ -185,7 +213,7 @@ void CudaBackend::multiply(const Tensor& x, const Tensor& matrix, const Tensor* 
 // For many rows the weights are unpacked, as many outputs at a time as there is room for.
 void CudaBackend::quantized_linear(const Tensor& x, const Weight& w, const Tensor* bias,
                                    const Tensor& y) {
-  const cuda::QuantizedMatrix matrix = matrix_of(w);
+  const cuda::QuantizedMatrix matrix = quantized_matrix(w);
   if (x.rows <= cuda::kQuantizedRows) {
     if (cuda::suits_quantized_matmul(matrix.layout)) {
       return cuda::quantized_matmul(x, matrix, bias, y, stream_.get());

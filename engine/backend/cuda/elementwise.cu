@@ -50,12 +50,6 @@ __global__ __launch_bounds__(kThreads) void add_kernel(Rows<const T> x, Rows<T> 
   }
 }
 
-// sigmoid(x) = 1 / (1 + e^-x) = e^x / (1 + e^x): whichever does not overflow.
-__device__ __forceinline__ float silu(float x) {
-  const float e = expf(-fabsf(x));
-  return x * ((x < 0.0f ? e : 1.0f) / (1.0f + e));
-}
-
 // y = silu(gate) * up, rounded once. 4 * cols bytes read and 2 * cols written for each row.
 template <typename T, bool kAligned>
 __global__ __launch_bounds__(kThreads) void silu_mul_kernel(Rows<const T> gate, Rows<const T> up,

@@ -17,4 +17,8 @@ inline constexpr int64_t kGemvRows = 8;
 void gemv(const Tensor& x, const Tensor& w, const Tensor* bias, const Tensor& y,
           cudaStream_t stream);
 
+// y = silu(gate x) * (up x), all of them activations: the bits of two products and silu_mul.
+void gated_gemv(const Tensor& x, const Tensor& gate, const Tensor& up, const Tensor& y,
+                cudaStream_t stream);
+
 }  // namespace cogserve::cuda

@@ -62,7 +62,7 @@ __global__ __launch_bounds__(kThreads) void norm_kernel(NormArguments<T> a) {
       float before[kPack];
       load_pack<kAligned>(sum, a.cols - at, before);
 #pragma unroll
-      for (int i = 0; i < kPack; ++i) values[p][i] = widen(narrow<T>(before[i] + values[p][i]));
+      for (int i = 0; i < kPack; ++i) values[p][i] = round_to<T>(before[i] + values[p][i]);
       store_pack<kAligned>(values[p], a.cols - at, sum);
     }
   }

@@ -31,6 +31,12 @@ __device__ __forceinline__ T narrow(float value) {
   }
 }
 
+// The nearest value that T has.
+template <typename T>
+__device__ __forceinline__ float round_to(float value) {
+  return widen(narrow<T>(value));
+}
+
 template <typename T>
 __device__ __forceinline__ const T* at_byte(const T* array, int64_t offset) {
   return reinterpret_cast<const T*>(reinterpret_cast<const char*>(array) + offset);
@@ -107,6 +113,12 @@ __device__ __forceinline__ void store_pack(const float (&values)[kPack], int64_t
       if (i < count) to[i] = narrow<T>(values[i]);
     }
   }
+}
+
+// x sigmoid(x); sigmoid(x) = 1 / (1 + e^-x) = e^x / (1 + e^x): whichever does not overflow.
+__device__ __forceinline__ float silu(float x) {
+  const float e = expf(-fabsf(x));
+  return x * ((x < 0.0f ? e : 1.0f) / (1.0f + e));
 }
 
 // The sum over the lanes of a warp, the same in all of them: one fixed tree.

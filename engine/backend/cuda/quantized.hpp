@@ -22,6 +22,11 @@ bool suits_quantized_matmul(const QuantizedLayout& layout);
 void quantized_matmul(const Tensor& x, const QuantizedMatrix& w, const Tensor* bias,
                       const Tensor& y, cudaStream_t stream);
 
+// y = silu(gate x) * (up x) for matrices of the same layout and codebook: the bits of two products
+// and silu_mul. y is an activation.
+void gated_quantized_matmul(const Tensor& x, const QuantizedMatrix& gate, const QuantizedMatrix& up,
+                            const Tensor& y, cudaStream_t stream);
+
 // Outputs [first, first + y.rows) of W as activations: y [rows, in], contiguous. `first` is a
 // multiple of 16. Each element is value * scale in f32, rounded once. Bytes: 2 in and out of y.
 void dequantize(const QuantizedMatrix& w, int64_t first, const Tensor& y, cudaStream_t stream);

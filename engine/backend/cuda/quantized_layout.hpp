@@ -41,6 +41,8 @@ struct QuantizedLayout {
   bool half_scales = false;  // f16, else f32
   bool has_zeros = false;    // else all 8
 
+  bool operator==(const QuantizedLayout&) const = default;
+
   constexpr int64_t tile_rows() const { return (out + kTileOuts - 1) / kTileOuts; }
   constexpr int64_t tiles_of_a_row() const { return (in + kTileIns - 1) / kTileIns; }
   constexpr int64_t groups() const { return (in + group_size - 1) / group_size; }

@@ -76,23 +76,24 @@ __device__ __forceinline__ void multiply_tile(const uint32_t (&weights)[kTileSte
   }
 }
 
-// A block computes 16 outputs of 8 * kTiles rows. Its warps share the inputs, span by span, and are
-// summed in turn. Bytes: a tile row of W, 16 * in * 4 or 8 bits and its scales; x comes from L1 and
-// L2. The next tile's codes and the next span's scales are on their way while this tile's products
-// are computed.
+// What a block computes: a matrix or, with two, silu of the first's product times the second's.
+template <int kCount>
+struct Operands {
+  QuantizedMatrix w[kCount];
+};
+
+// Sums of a block: 16 outputs of 8 * kTiles rows, [kTiles, 4, 32].
+template <int kTiles>
+inline constexpr int kSums = kRowsOfTile* kTiles* kTileOuts;
+
+// Each warp's share of the block's sums, into `partial`. The warps share the inputs, span by span.
+// The next tile's codes and the next span's scales are on their way while this tile's products are
+// computed.
 template <typename T, WeightFormat kFormat, int kTiles, bool kWide>
-__global__ __launch_bounds__(kThreads, resident_blocks(kTiles, kWide)) void quantized_matmul_kernel(
-    MatmulArguments<T> a, const __grid_constant__ QuantizedMatrix w) {
-  constexpr int kSums =
-      kRowsOfTile * kTiles * kTileOuts;  // of the block, and a part from each warp
+__device__ __forceinline__ void accumulate(const MatmulArguments<T>& a, const QuantizedMatrix& w,
+                                           const float* codebook, float* partial) {
   // Many sums wait in shared memory from span to span: their registers are for loads under way.
   constexpr bool kSumsShared = kTiles > 4;
-  float* const partial = shared_memory<float>();  // [kWarps, kTiles, 4, 32], then the codebook
-  float* const codebook = partial + kWarps * kSums;
-  if (kFormat == WeightFormat::kCodebook4) {
-    if (threadIdx.x < 16) codebook[threadIdx.x] = w.codebook[threadIdx.x];
-    __syncthreads();
-  }
   const int lane = threadIdx.x % 32;
   const int warp = threadIdx.x / 32;
   const int tile_row = static_cast<int>(blockIdx.x);
@@ -111,7 +112,7 @@ __global__ __launch_bounds__(kThreads, resident_blocks(kTiles, kWide)) void quan
     const int group = static_cast<int>(tile * a.group_factor >> 31);
     return load_group(w, (tile_row * a.groups + group) * kTileOuts + lane / 4);
   };
-  float* const lane_partial = partial + warp * kSums + lane;
+  float* const lane_partial = partial + warp * kSums<kTiles> + lane;
   float sums[kTiles][4] = {};
   if (kSumsShared) {
 #pragma unroll
@@ -149,15 +150,44 @@ __global__ __launch_bounds__(kThreads, resident_blocks(kTiles, kWide)) void quan
 #pragma unroll
     for (int i = 0; i < 4 * kTiles; ++i) lane_partial[32 * i] = sums[i / 4][i % 4];
   }
-  __syncthreads();
-  for (int i = threadIdx.x; i < kSums; i += kThreads) {
-    const int row =
-        first_row + i / (kRowsOfTile * kTileOuts) * kRowsOfTile + i % 4 * 2 + i / 32 % 2;
-    const int64_t out = tile_row * kTileOuts + i % 32 / 4 + i / 64 % 2 * 8;
-    if (row >= a.rows || out >= w.layout.out) continue;
+}
+
+// Bytes: for each matrix a tile row, 16 * in * 4 or 8 bits and its scales; x comes from L1 and L2.
+template <typename T, WeightFormat kFormat, int kTiles, bool kWide, int kCount>
+__global__ __launch_bounds__(kThreads, resident_blocks(kTiles, kWide)) void quantized_matmul_kernel(
+    MatmulArguments<T> a, const __grid_constant__ Operands<kCount> operands) {
+  constexpr bool kGated = kCount == 2;
+  // [kWarps] sums of the warps, then the codebook, then sums of the gate.
+  float* const partial = shared_memory<float>();
+  float* const codebook = partial + kWarps * kSums<kTiles>;
+  float* const gate = codebook + 16;
+  if (kFormat == WeightFormat::kCodebook4) {
+    if (threadIdx.x < 16) codebook[threadIdx.x] = operands.w[0].codebook[threadIdx.x];
+    __syncthreads();
+  }
+  const auto total = [&](int place) {
     float sum = 0.0f;
 #pragma unroll
-    for (int j = 0; j < kWarps; ++j) sum += partial[j * kSums + i];
+    for (int j = 0; j < kWarps; ++j) sum += partial[j * kSums<kTiles> + place];
+    return sum;
+  };
+  accumulate<T, kFormat, kTiles, kWide>(a, operands.w[0], codebook, partial);
+  __syncthreads();
+  if constexpr (kGated) {
+    for (int i = threadIdx.x; i < kSums<kTiles>; i += kThreads) gate[i] = total(i);
+    __syncthreads();
+    accumulate<T, kFormat, kTiles, kWide>(a, operands.w[1], codebook, partial);
+    __syncthreads();
+  }
+  const int64_t first_out = static_cast<int64_t>(blockIdx.x) * kTileOuts;
+  const int first_row = static_cast<int>(blockIdx.y) * kRowsOfTile * kTiles;
+  for (int i = threadIdx.x; i < kSums<kTiles>; i += kThreads) {
+    const int row =
+        first_row + i / (kRowsOfTile * kTileOuts) * kRowsOfTile + i % 4 * 2 + i / 32 % 2;
+    const int64_t out = first_out + i % 32 / 4 + i / 64 % 2 * 8;
+    if (row >= a.rows || out >= operands.w[0].layout.out) continue;
+    float sum = total(i);
+    if constexpr (kGated) sum = silu(round_to<T>(gate[i])) * round_to<T>(sum);
     if (a.bias != nullptr) sum += a.bias[out];
     const int64_t to = row * a.y_stride + out;
     if (a.y_is_f32) {
@@ -170,42 +200,41 @@ __global__ __launch_bounds__(kThreads, resident_blocks(kTiles, kWide)) void quan
 
 // --- launchers ----------------------------------------------------------------------------------
 
-template <typename T, WeightFormat kFormat, int kTiles, bool kWide>
-void start(const MatmulArguments<T>& arguments, const QuantizedMatrix& w, cudaStream_t stream) {
-  constexpr int kRows = kRowsOfTile * kTiles;
-  const size_t shared = (kWarps * kRows * kTileOuts + 16) * sizeof(float);
-  const dim3 grid(static_cast<unsigned>(w.layout.tile_rows()), ceil_div(arguments.rows, kRows));
-  launch("quantized_matmul", {grid, dim3(kThreads), shared}, stream,
-         quantized_matmul_kernel<T, kFormat, kTiles, kWide>, arguments, w);
+template <WeightFormat kFormat, int kTiles, bool kWide, typename T, int kCount>
+void start(const MatmulArguments<T>& arguments, const Operands<kCount>& operands,
+           cudaStream_t stream) {
+  constexpr int kBlockSums = kWarps + kCount - 1;
+  const size_t shared = (kBlockSums * kSums<kTiles> + 16) * sizeof(float);
+  const dim3 grid(static_cast<unsigned>(operands.w[0].layout.tile_rows()),
+                  ceil_div(arguments.rows, kRowsOfTile * kTiles));
+  launch(kCount == 2 ? "gated_quantized_matmul" : "quantized_matmul",
+         {grid, dim3(kThreads), shared}, stream,
+         quantized_matmul_kernel<T, kFormat, kTiles, kWide, kCount>, arguments, operands);
 }
 
 // By 16 bytes, without a look at where the row ends.
 bool may_be_read_wide(const Tensor& x) { return x.cols % kTileIns == 0 && rows_are_aligned(x); }
 
-template <typename T, WeightFormat kFormat>
-void choose(const Tensor& x, const MatmulArguments<T>& arguments, const QuantizedMatrix& w,
+template <WeightFormat kFormat, typename T, int kCount>
+void choose(const Tensor& x, const MatmulArguments<T>& arguments, const Operands<kCount>& operands,
             cudaStream_t stream) {
   // Such rows are seldom enough for W to be read once for every 8 of them.
-  if (!may_be_read_wide(x)) return start<T, kFormat, 1, false>(arguments, w, stream);
-  if (x.rows <= 8) return start<T, kFormat, 1, true>(arguments, w, stream);
-  if (x.rows <= 16) return start<T, kFormat, 2, true>(arguments, w, stream);
-  if (x.rows <= 32) return start<T, kFormat, 4, true>(arguments, w, stream);
-  start<T, kFormat, 8, true>(arguments, w, stream);
+  if (!may_be_read_wide(x)) return start<kFormat, 1, false>(arguments, operands, stream);
+  if (x.rows <= 8) return start<kFormat, 1, true>(arguments, operands, stream);
+  if (x.rows <= 16) return start<kFormat, 2, true>(arguments, operands, stream);
+  if (x.rows <= 32) return start<kFormat, 4, true>(arguments, operands, stream);
+  start<kFormat, 8, true>(arguments, operands, stream);
 }
 
-}  // namespace
-
-bool suits_quantized_matmul(const QuantizedLayout& layout) {
-  return layout.group_size % kTileIns == 0 || layout.groups() == 1;
-}
-
-void quantized_matmul(const Tensor& x, const QuantizedMatrix& w, const Tensor* bias,
-                      const Tensor& y, cudaStream_t stream) {
+template <int kCount>
+void multiply(const Tensor& x, const Operands<kCount>& operands, const Tensor* bias,
+              const Tensor& y, cudaStream_t stream) {
   if (x.rows == 0) return;
-  const int64_t groups = w.layout.groups();
-  const int64_t tiles = w.layout.tiles_of_a_row();
-  const int64_t group_tiles = groups == 1 ? tiles : w.layout.group_size / kTileIns;
-  check_counts(w.layout);
+  const QuantizedLayout& layout = operands.w[0].layout;
+  const int64_t groups = layout.groups();
+  const int64_t tiles = layout.tiles_of_a_row();
+  const int64_t group_tiles = groups == 1 ? tiles : layout.group_size / kTileIns;
+  check_counts(layout);
   check(tiles <= (1 << 15), "quantized_matmul: t * group_factor >> 31 is exact");
   check((x.rows - 1) * x.row_stride + tiles * kTileIns <= std::numeric_limits<int>::max(),
         "quantized_matmul: x is counted in 32 bits");
@@ -223,9 +252,27 @@ void quantized_matmul(const Tensor& x, const QuantizedMatrix& w, const Tensor* b
         static_cast<int>(groups),
         static_cast<uint32_t>(((int64_t{1} << 31) + group_tiles - 1) / group_tiles),
         groups == 1 || group_tiles % 2 == 0 ? 2 : 1};
-    with_format(w.layout.format,
-                [&](auto format) { choose<T, format()>(x, arguments, w, stream); });
+    with_format(layout.format,
+                [&](auto format) { choose<format()>(x, arguments, operands, stream); });
   });
+}
+
+}  // namespace
+
+bool suits_quantized_matmul(const QuantizedLayout& layout) {
+  return layout.group_size % kTileIns == 0 || layout.groups() == 1;
+}
+
+void quantized_matmul(const Tensor& x, const QuantizedMatrix& w, const Tensor* bias,
+                      const Tensor& y, cudaStream_t stream) {
+  multiply(x, Operands<1>{{w}}, bias, y, stream);
+}
+
+void gated_quantized_matmul(const Tensor& x, const QuantizedMatrix& gate, const QuantizedMatrix& up,
+                            const Tensor& y, cudaStream_t stream) {
+  check(gate.layout == up.layout && gate.codebook == up.codebook,
+        "gated_quantized_matmul: gate and up are of one form");
+  multiply(x, Operands<2>{{gate, up}}, nullptr, y, stream);
 }
 
 }  // namespace cogserve::cuda
