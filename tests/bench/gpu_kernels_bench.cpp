@@ -14,7 +14,6 @@
 #include <algorithm>
 #include <cmath>
 #include <cstdio>
-#include <functional>
 #include <limits>
 #include <numeric>
 #include <random>
@@ -23,39 +22,54 @@
 
 #include "engine/backend/cuda/attention_plan.hpp"
 #include "engine/backend/cuda/dense_attention.hpp"
-#include "engine/backend/cuda/device_memory.hpp"
 #include "engine/backend/cuda/elementwise.hpp"
-#include "engine/backend/cuda/error.hpp"
-#include "engine/backend/cuda/gemv.hpp"
-#include "engine/backend/cuda/matmul.hpp"
 #include "engine/backend/cuda/norms.hpp"
 #include "engine/backend/cuda/own_memory.hpp"
-#include "engine/backend/cuda/paged_attention.hpp"
-#include "engine/backend/cuda/quantized.hpp"
 #include "engine/backend/cuda/rope_kv.hpp"
 #include "engine/backend/cuda/sampling.hpp"
 #include "tests/bench/flags.hpp"
-#include "tests/bench/gpu_results.hpp"
+#include "tests/bench/gpu_kernels_bench.hpp"
 
 namespace cogserve::cuda {
+
 namespace {
 
-using bench::GpuResults;
-
-constexpr size_t kPoolBytes = size_t{3} << 30;
 constexpr int64_t kContext = 2400;
 constexpr int kBlockSize = 16;
 
-// Seconds of one call of `body(i)`, the i-th since the start: the best of `tries` batches of calls.
-double time_calls(const Stream& stream, int tries, const std::function<void(int)>& body) {
+}  // namespace
+
+KernelBench::KernelBench(int tries, bench::GpuResults* results)
+    : tries_(tries), results_(*results), matmul_(DType::kBF16) {
+  pool_ = allocate_device(kPoolBytes);
+  output_ = allocate_device(kOutputBytes);
+  unpacked_ = allocate_device(kUnpackedBytes);
+  fill_pool();
+}
+
+void KernelBench::fill_pool() {
+  std::mt19937 random(1);
+  std::normal_distribution<float> normal;
+  std::vector<BFloat16> values((size_t{32} << 20) / sizeof(BFloat16));
+  for (BFloat16& value : values) value = to_bfloat16(normal(random));
+  const size_t bytes = values.size() * sizeof(BFloat16);
+  for (size_t at = 0; at < kPoolBytes; at += bytes) {
+    check_cuda(cudaMemcpy(static_cast<std::byte*>(pool_.get()) + at, values.data(), bytes,
+                          cudaMemcpyHostToDevice),
+               "cudaMemcpy");
+  }
+  wait_for_copies();
+}
+
+double KernelBench::time_calls(const std::function<void(int)>& body) const {
   cudaEvent_t begin, end;
   check_cuda(cudaEventCreate(&begin), "cudaEventCreate");
   check_cuda(cudaEventCreate(&end), "cudaEventCreate");
   int call = 0;
   const auto batch = [&](int calls) {
-    check_cuda(cudaEventRecord(begin, stream.get()), "cudaEventRecord");
+    check_cuda(cudaEventRecord(begin, stream_.get()), "cudaEventRecord");
     for (int i = 0; i < calls; ++i) body(call++);
-    check_cuda(cudaEventRecord(end, stream.get()), "cudaEventRecord");
+    check_cuda(cudaEventRecord(end, stream_.get()), "cudaEventRecord");
     check_cuda(cudaEventSynchronize(end), "cudaEventSynchronize");
     float ms = 0.0f;
     check_cuda(cudaEventElapsedTime(&ms, begin, end), "cudaEventElapsedTime");
@@ -65,209 +79,47 @@ double time_calls(const Stream& stream, int tries, const std::function<void(int)
   constexpr double kBatchSeconds = 10e-3;
   const int calls = std::clamp(static_cast<int>(kBatchSeconds / batch(2)), 2, 500);
   double best = std::numeric_limits<double>::max();
-  for (int i = 0; i < tries; ++i) best = std::min(best, batch(calls));
+  for (int i = 0; i < tries_; ++i) best = std::min(best, batch(calls));
   cudaEventDestroy(begin);
   cudaEventDestroy(end);
   return best;
 }
 
-class KernelBench {
- public:
-  KernelBench(int tries, GpuResults* results)
-      : tries_(tries), results_(*results), matmul_(DType::kBF16) {
-    pool_ = allocate_device(kPoolBytes);
-    output_ = allocate_device(kOutputBytes);
-    unpacked_ = allocate_device(kUnpackedBytes);
-    fill_pool();
+void KernelBench::report(const std::string& name, double flop, double bytes,
+                         const std::function<void(int)>& body) {
+  const double seconds = time_calls(body);
+  const double flops = flop / seconds;
+  const double bandwidth = bytes / seconds;
+  if (seconds < 2 * launch_seconds_) {
+    results_.add(name, {{"us", seconds * 1e6}, {"launch_bound", 1}});
+    return;
   }
-
-  void measure_limits();
-  void linear();
-  void quantized();
-  void attention();
-  void paged_decode(int sequences);
-  void paged_prefill(int64_t first, int64_t count);
-  void rows();
-  void pictures();
-  void sampling(const char* name, float temperature);
-
- private:
-  static constexpr size_t kOutputBytes = size_t{1} << 30;
-
-  // bf16 numbers of about N(0, 1): what tensor cores multiply decides how fast they may go.
-  void fill_pool() {
-    std::mt19937 random(1);
-    std::normal_distribution<float> normal;
-    std::vector<BFloat16> values((size_t{32} << 20) / sizeof(BFloat16));
-    for (BFloat16& value : values) value = to_bfloat16(normal(random));
-    const size_t bytes = values.size() * sizeof(BFloat16);
-    for (size_t at = 0; at < kPoolBytes; at += bytes) {
-      check_cuda(cudaMemcpy(static_cast<std::byte*>(pool_.get()) + at, values.data(), bytes,
-                            cudaMemcpyHostToDevice),
-                 "cudaMemcpy");
-    }
-    wait_for_copies();
-  }
-
-  // Kernels run in a stream that waits for no other, and a copy from pageable memory may return
-  // before the device has it.
-  static void wait_for_copies() { check_cuda(cudaDeviceSynchronize(), "cudaDeviceSynchronize"); }
-
-  // The i-th place of the pool for a matrix, never the one before.
-  Tensor input(int i, int64_t rows, int64_t cols, DType dtype = DType::kBF16) const {
-    const size_t bytes = (rows * cols * dtype_size(dtype) + 255) / 256 * 256;
-    const size_t places = kPoolBytes / bytes;
-    check(places > 0, "the pool is large enough");
-    return Tensor::matrix(static_cast<std::byte*>(pool_.get()) + i % places * bytes, dtype, rows,
-                          cols);
-  }
-  Tensor output(int64_t rows, int64_t cols, DType dtype = DType::kBF16, int i = 0) const {
-    const size_t bytes = (rows * cols * dtype_size(dtype) + 255) / 256 * 256;
-    check(bytes <= kOutputBytes, "the output is large enough");
-    return Tensor::matrix(
-        static_cast<std::byte*>(output_.get()) + i % (kOutputBytes / bytes) * bytes, dtype, rows,
-        cols);
-  }
-  // A host array on the device until the bench ends.
-  template <typename T>
-  const T* on_device(const std::vector<T>& values) {
-    arrays_.push_back(allocate_device(std::max<size_t>(values.size() * sizeof(T), 1)));
-    check_cuda(cudaMemcpy(arrays_.back().get(), values.data(), values.size() * sizeof(T),
-                          cudaMemcpyHostToDevice),
-               "cudaMemcpy");
-    wait_for_copies();
-    return static_cast<const T*>(arrays_.back().get());
-  }
-
-  void report(const std::string& name, double flop, double bytes,
-              const std::function<void(int)>& body) {
-    const double seconds = time_calls(stream_, tries_, body);
-    const double flops = flop / seconds;
-    const double bandwidth = bytes / seconds;
-    if (seconds < 2 * launch_seconds_) {
-      results_.add(name, {{"us", seconds * 1e6}, {"launch_bound", 1}});
-      return;
-    }
-    results_.add(name, {{"us", seconds * 1e6},
-                        {"tflop_per_s", flops / 1e12},
-                        {"gb_per_s", bandwidth / 1e9},
-                        {"of_matmul", flops / peak_flops_},
-                        {"of_copy", bandwidth / peak_bandwidth_}});
-  }
-
-  void product(const char* name, int64_t rows, int64_t out, int64_t in, bool bias);
-  void multiply(const Tensor& x, const Tensor& w, const void* bias, const Tensor& y);
-  void quantized_product(const std::string& name, const QuantizedLayout& layout, int64_t rows);
-  PagedAttention paged(int64_t rows, const std::vector<int32_t>& tables);
-  PagedAttention at_call(PagedAttention attention, int i, int64_t blocks) const;
-
-  static constexpr int kHeads = 32, kKvHeads = 8, kHeadDim = 128;
-
-  int tries_;
-  GpuResults& results_;
-  Stream stream_;
-  Matmul matmul_;
-  DeviceMemory pool_;
-  DeviceMemory output_;
-  DeviceMemory unpacked_;
-  std::vector<DeviceMemory> arrays_;
-  double peak_bandwidth_ = 1;
-  double peak_flops_ = 1;
-  double launch_seconds_ = 0;
-};
+  results_.add(name, {{"us", seconds * 1e6},
+                      {"tflop_per_s", flops / 1e12},
+                      {"gb_per_s", bandwidth / 1e9},
+                      {"of_matmul", flops / peak_flops_},
+                      {"of_copy", bandwidth / peak_bandwidth_}});
+}
 
 void KernelBench::measure_limits() {
   constexpr size_t kBytes = size_t{1} << 30;
   constexpr int64_t kSide = 8192;
-  const double copy = time_calls(stream_, tries_, [&](int) {
+  const double copy = time_calls([&](int) {
     check_cuda(cudaMemcpyAsync(output_.get(), pool_.get(), kBytes, cudaMemcpyDeviceToDevice,
                                stream_.get()),
                "cudaMemcpyAsync");
   });
-  const double multiply = time_calls(stream_, tries_, [&](int i) {
+  const double multiply = time_calls([&](int i) {
     check(matmul_.run(input(2 * i, kSide, kSide), input(2 * i + 1, kSide, kSide), nullptr,
                       output(kSide, kSide), stream_),
           "cuBLASLt has an algorithm");
   });
   peak_bandwidth_ = 2.0 * kBytes / copy;
   peak_flops_ = 2.0 * kSide * kSide * kSide / multiply;
-  launch_seconds_ =
-      time_calls(stream_, tries_, [&](int) { add(input(0, 1, 8), output(1, 8), stream_.get()); });
+  launch_seconds_ = time_calls([&](int) { add(input(0, 1, 8), output(1, 8), stream_.get()); });
   results_.add("limits", {{"copy_gb_per_s", peak_bandwidth_ / 1e9},
                           {"matmul_tflop_per_s", peak_flops_ / 1e12},
                           {"launch_us", launch_seconds_ * 1e6}});
-}
-
-// Few rows by the backend's own kernel, more by cuBLASLt, as CudaBackend::linear has it.
-void KernelBench::multiply(const Tensor& x, const Tensor& w, const void* bias, const Tensor& y) {
-  if (x.rows <= kGemvRows) return gemv(x, w, nullptr, y, stream_.get());
-  check(matmul_.run(x, w, bias, y, stream_), "cuBLASLt has an algorithm");
-}
-
-void KernelBench::product(const char* name, int64_t rows, int64_t out, int64_t in, bool bias) {
-  const DType y_dtype = out > 100'000 ? DType::kF32 : DType::kBF16;
-  const Tensor y = output(rows, out, y_dtype);
-  const double bytes = 2.0 * (out * in + rows * in) + dtype_size(y_dtype) * double(rows) * out;
-  const Tensor x = input(0, rows, in);
-  const Tensor added = input(0, 1, out, y_dtype);
-  report(std::string(name) + "_" + std::to_string(rows), 2.0 * rows * out * in, bytes,
-         [&](int i) { multiply(x, input(i, out, in), bias ? added.data : nullptr, y); });
-}
-
-// By the kernel for few rows, and by unpacking the matrix for cuBLASLt: kQuantizedRows says up to
-// which number of rows the backend takes the first way. Both are judged by the bytes of the first.
-void KernelBench::quantized_product(const std::string& name, const QuantizedLayout& layout,
-                                    int64_t rows) {
-  const Tensor x = input(0, rows, layout.in);
-  const Tensor y = output(rows, layout.out);
-  const double flop = 2.0 * rows * layout.out * layout.in;
-  const double bytes = layout.bytes() + 2.0 * rows * (layout.in + layout.out);
-  const auto matrix = [&](int i) {
-    const auto elements = static_cast<int64_t>(layout.bytes() / sizeof(BFloat16));
-    return QuantizedMatrix(layout, input(i, 1, elements).data, {});
-  };
-  const std::string suffix = "_" + std::to_string(rows);
-  report(name + suffix, flop, bytes,
-         [&](int i) { quantized_matmul(x, matrix(i), nullptr, y, stream_.get()); });
-  const int64_t room = kUnpackedBytes / sizeof(BFloat16) / layout.in / kTileOuts * kTileOuts;
-  report(name + "_unpacked" + suffix, flop, bytes, [&](int i) {
-    for (int64_t first = 0; first < layout.out; first += room) {
-      const int64_t outs = std::min(room, layout.out - first);
-      const Tensor unpacked = Tensor::matrix(unpacked_.get(), DType::kBF16, outs, layout.in);
-      dequantize(matrix(i), first, unpacked, stream_.get());
-      multiply(x, unpacked, nullptr, y.slice_cols(first, outs));
-    }
-  });
-}
-
-void KernelBench::quantized() {
-  const QuantizedLayout int4 = {.format = WeightFormat::kInt4,
-                                .out = 14336,
-                                .in = 4096,
-                                .group_size = 128,
-                                .half_scales = true};
-  const QuantizedLayout int8 = {
-      .format = WeightFormat::kInt8, .out = 14336, .in = 4096, .group_size = 4096};
-  for (const int64_t rows : {1, 8, 16, 32, 64}) {
-    quantized_product("int4_gate", int4, rows);
-    quantized_product("int8_gate", int8, rows);
-  }
-}
-
-void KernelBench::linear() {
-  for (const int64_t rows : {1, 8, 16, 32, 64, 512, 2305}) {
-    product("decoder_qkv", rows, 6144, 4096, false);
-    product("decoder_dense", rows, 4096, 4096, false);
-    product("decoder_gate", rows, 14336, 4096, false);
-    product("decoder_down", rows, 4096, 14336, false);
-  }
-  for (const int64_t rows : {1, 8, 64}) product("head", rows, 128256, 4096, false);
-  product("tower_qkv", 9217, 5376, 1792, true);
-  for (const int64_t rows : {1024, 9217}) {
-    product("tower_dense", rows, 1792, 1792, true);
-    product("tower_fc1", rows, 15360, 1792, true);
-    product("tower_fc2", rows, 1792, 15360, true);
-  }
 }
 
 void KernelBench::attention() {
@@ -323,6 +175,8 @@ void KernelBench::paged_prefill(int64_t first, int64_t count) {
          });
 }
 
+namespace {
+
 int processors() {
   int device = 0;
   int count = 0;
@@ -331,6 +185,8 @@ int processors() {
              "cudaDeviceGetAttribute");
   return count;
 }
+
+}  // namespace
 
 void KernelBench::paged_decode(int sequences) {
   constexpr int64_t kBlocks = kContext / kBlockSize;
@@ -457,6 +313,8 @@ void KernelBench::sampling(const char* name, float temperature) {
   });
 }
 
+namespace {
+
 int run(int argc, char** argv) {
   const std::string out = bench::take_text(argc, argv, "--out", "");
   const int tries = bench::take_flag(argc, argv, "--tries", 5);
@@ -473,10 +331,11 @@ int run(int argc, char** argv) {
               properties.minor, properties.pciDomainID, properties.pciBusID,
               properties.pciDeviceID);
   if (probe) return 0;
-  GpuResults results(out);
+  bench::GpuResults results(out);
   KernelBench bench(tries, &results);
   bench.measure_limits();
   bench.linear();
+  bench.gated();
   bench.quantized();
   bench.attention();
   bench.rows();

@@ -72,6 +72,11 @@ def products():
         yield f"tower_fc2_{rows}", rows, 1792, 15360
 
 
+def gate_and_up(pool, x, i):
+    gate, up = pool.take(2 * i, 14336, 4096), pool.take(2 * i + 1, 14336, 4096)
+    return F.silu(F.linear(x, gate)) * F.linear(x, up)
+
+
 def attention(pool):
     """name -> body."""
 
@@ -145,6 +150,9 @@ def main():
         for name, count, out, in_ in products():
             x = pool.take(0, count, in_)
             measure(name, lambda i, x=x, s=(out, in_): F.linear(x, pool.take(i, *s)))
+        for count in (1, 8):
+            x = pool.take(0, count, 4096)
+            measure(f"decoder_gate_and_up_{count}", lambda i, x=x: gate_and_up(pool, x, i))
         for source in (attention, rows):
             for name, body in source(pool):
                 measure(name, body)
