@@ -43,20 +43,35 @@ class EmulatedAccesses : public ::testing::TestWithParam<Order> {
 
   void zero(size_t numbers) { cudaMemsetAsync(memory_, 0, numbers * sizeof(int), stream_); }
 
+  static cuda::LaunchShape shape(unsigned blocks) {
+    constexpr size_t kSharedBytes = 1024;
+    return {dim3(blocks), dim3(planted::kThreads), kSharedBytes};
+  }
+  void start(const char* name, void (*kernel)(int*), int* memory, unsigned blocks = 1) {
+    cuda::launch(name, shape(blocks), stream_, planted::after_earlier_kernels, kernel, memory);
+  }
+
   // What the emulator says about `kernel`, "" if nothing.
   std::string complaint(void (*kernel)(int*), int* memory, unsigned blocks = 1) {
-    constexpr size_t kSharedBytes = 1024;
-    cuda::launch("planted", {dim3(blocks), dim3(planted::kThreads), kSharedBytes}, stream_, kernel,
-                 memory);
+    start("planted", kernel, memory, blocks);
+    return complaint();
+  }
+  std::string complaint(void (*kernel)(int*), unsigned blocks = 1) {
+    return complaint(kernel, memory_, blocks);
+  }
+  // About one that has to wait for earlier kernels itself.
+  std::string complaint_of_early(void (*kernel)(int*)) {
+    cuda::launch("early", shape(1), stream_, kernel, memory_);
+    return complaint();
+  }
+  // About all that was started.
+  std::string complaint() {
     try {
       cudaStreamSynchronize(stream_);
     } catch (const emulator::Error& error) {
       return error.what();
     }
     return "";
-  }
-  std::string complaint(void (*kernel)(int*), unsigned blocks = 1) {
-    return complaint(kernel, memory_, blocks);
   }
 
   cudaStream_t stream_ = nullptr;
@@ -187,11 +202,21 @@ TEST_P(EmulatedAccesses, by_transfers_are_of_memory_that_is_there_and_bring_alon
 
 TEST_P(EmulatedAccesses, that_fail_leave_no_later_work_behind) {
   zero(kNumbers);
-  cuda::launch("bad", {dim3(2), dim3(planted::kThreads), 1024}, stream_, planted::write_memory,
-               memory_);
+  start("bad", planted::write_memory, memory_, 2);
   const std::string what = complaint(planted::write_memory);
   EXPECT_THAT(what, HasSubstr("bad: thread"));
   EXPECT_EQ(complaint(planted::write_memory), "");
+}
+
+TEST_P(EmulatedAccesses, before_earlier_kernels_are_done_are_of_what_they_do_not_write) {
+  zero(kNumbers);
+  EXPECT_EQ(complaint(planted::write_memory), "");
+  EXPECT_EQ(complaint_of_early(planted::read_and_wait), "") << "the host has waited for all";
+  start("earlier", planted::write_memory, memory_);
+  EXPECT_THAT(complaint_of_early(planted::read_and_wait), HasSubstr("earlier kernels may still"));
+  EXPECT_THAT(complaint_of_early(planted::write_memory), HasSubstr("a write while earlier"));
+  EXPECT_THAT(complaint_of_early(planted::add_atomically), HasSubstr("a write while earlier"));
+  EXPECT_THAT(complaint_of_early(planted::do_nothing), HasSubstr("without a wait"));
 }
 
 TEST_P(EmulatedAccesses, of_the_host_to_device_memory_end_it) {

@@ -205,6 +205,7 @@ TEST(Emulator, a_missing_barrier_shows_when_threads_are_taken_in_another_order) 
 }
 
 __global__ void write_number(int* to, int number) {
+  cuda::ptx::begin_kernel();
   if (threadIdx.x == 0) *to = number;
 }
 

@@ -5,6 +5,7 @@
 #include <cstring>
 
 #include "engine/backend/cuda/dense_attention.hpp"
+#include "engine/backend/cuda/device_code.hpp"
 #include "engine/backend/cuda/elementwise.hpp"
 #include "engine/backend/cuda/error.hpp"
 #include "engine/backend/cuda/norms.hpp"

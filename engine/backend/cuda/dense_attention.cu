@@ -49,6 +49,7 @@ __device__ __forceinline__ DenseOffset dense_offset(const DenseArguments<T>& a) 
 // 4 * kDim FLOP a pair of rows (of whole tiles of 32 keys); limited by the tensor cores.
 template <typename T, int kDim>
 __global__ void __launch_bounds__(kThreads, 2) dense_kernel(DenseArguments<T> a) {
+  ptx::begin_kernel();
   const int first_row =
       static_cast<int>(blockIdx.x) * kBlockRows + static_cast<int>(threadIdx.x) / 32 * kWarpRows;
   const int column = static_cast<int>(blockIdx.y) * kDim;
@@ -76,6 +77,7 @@ __global__ void __launch_bounds__(kThreads, 2) dense_kernel(DenseArguments<T> a)
 // One warp a row and head; see attend_single_row.
 template <typename T>
 __global__ __launch_bounds__(kThreads) void single_row_kernel(DenseArguments<T> a) {
+  ptx::begin_kernel();
   const int head = static_cast<int>(blockIdx.y) * kWarps + threadIdx.x / 32;
   if (head >= a.heads) return;
   const int64_t row = blockIdx.x;

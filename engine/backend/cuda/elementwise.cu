@@ -39,6 +39,7 @@ __device__ __forceinline__ int64_t thread_column() {
 // y += x. 4 * cols bytes read and 2 * cols written for each row.
 template <typename T, bool kAligned>
 __global__ __launch_bounds__(kThreads) void add_kernel(Rows<const T> x, Rows<T> y, Shape shape) {
+  ptx::begin_kernel();
   const int64_t at = thread_column() * kPack;
   for (int64_t row = blockIdx.y; row < shape.rows; row += gridDim.y) {
     float a[kPack], b[kPack];
@@ -54,6 +55,7 @@ __global__ __launch_bounds__(kThreads) void add_kernel(Rows<const T> x, Rows<T> 
 template <typename T, bool kAligned>
 __global__ __launch_bounds__(kThreads) void silu_mul_kernel(Rows<const T> gate, Rows<const T> up,
                                                             Rows<T> y, Shape shape) {
+  ptx::begin_kernel();
   const int64_t at = thread_column() * kPack;
   for (int64_t row = blockIdx.y; row < shape.rows; row += gridDim.y) {
     float a[kPack], b[kPack];
@@ -89,6 +91,7 @@ __device__ __forceinline__ float erf_gelu(float x) {
 // In place. 2 * cols bytes read and 2 * cols written for each row.
 template <typename T, bool kAligned>
 __global__ __launch_bounds__(kThreads) void gelu_kernel(Rows<T> x, Shape shape) {
+  ptx::begin_kernel();
   const int64_t at = thread_column() * kPack;
   for (int64_t row = blockIdx.y; row < shape.rows; row += gridDim.y) {
     float a[kPack];
@@ -103,6 +106,7 @@ __global__ __launch_bounds__(kThreads) void gelu_kernel(Rows<T> x, Shape shape) 
 template <typename From, typename To>
 __global__ __launch_bounds__(kThreads) void copy_rows_kernel(Rows<const From> x, RowIndex index,
                                                              Rows<To> y, Shape shape) {
+  ptx::begin_kernel();
   const int64_t col = thread_column();
   if (col >= shape.cols) return;
   for (int64_t row = blockIdx.y; row < shape.rows; row += gridDim.y) {
@@ -116,6 +120,7 @@ __global__ __launch_bounds__(kThreads) void copy_rows_kernel(Rows<const From> x,
 template <typename T>
 __global__ __launch_bounds__(kThreads) void patches_kernel(Rows<const float> pixels, int size,
                                                            int patch, Rows<T> y, Shape shape) {
+  ptx::begin_kernel();
   const int64_t col = thread_column();
   if (col >= shape.cols) return;
   const int channel = static_cast<int>(col) / (patch * patch);
@@ -133,6 +138,7 @@ __global__ __launch_bounds__(kThreads) void patches_kernel(Rows<const float> pix
 template <typename T>
 __global__ __launch_bounds__(kThreads) void merge_kernel(Rows<const T> x, int grid, int64_t width,
                                                          Rows<T> y, Shape shape) {
+  ptx::begin_kernel();
   const int64_t col = thread_column();
   if (col >= shape.cols) return;
   const int64_t part = col / width;
@@ -170,13 +176,6 @@ void with_access(DType dtype, bool aligned, const Body& body) {
 }
 
 }  // namespace
-
-// Every file is compiled for the same devices: one kernel speaks for all.
-cudaError_t find_device_code() {
-  void (*const kernel)(Rows<__nv_bfloat16>, Shape) = gelu_kernel<__nv_bfloat16, true>;
-  cudaFuncAttributes attributes;
-  return cudaFuncGetAttributes(&attributes, reinterpret_cast<const void*>(kernel));
-}
 
 void add(const Tensor& x, const Tensor& y, cudaStream_t stream) {
   if (is_empty(y)) return;

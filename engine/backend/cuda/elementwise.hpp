@@ -9,10 +9,6 @@
 
 namespace cogserve::cuda {
 
-// cudaSuccess if this build has code for the current device, its own or what the driver can
-// compile.
-cudaError_t find_device_code();
-
 // See Backend. Tensors are activations unless said otherwise.
 void add(const Tensor& x, const Tensor& y, cudaStream_t stream);
 void silu_mul(const Tensor& gate, const Tensor& up, const Tensor& y, cudaStream_t stream);

@@ -78,6 +78,7 @@ __device__ __forceinline__ void accumulate(const T* const (&x)[kRows], const T* 
 // turn. Bytes: 2 * in * out of W for each kRows rows of x (x itself comes from L1 and L2).
 template <typename T, typename Out, int kRows, bool kWide, bool kGated>
 __global__ __launch_bounds__(kThreads) void gemv_kernel(GemvArguments<T, Out> a) {
+  ptx::begin_kernel();
   constexpr int kStored = kGated ? kOuts / 2 : kOuts;
   float* const partial = shared_memory<float>();  // [kWarps, kRows * kOuts]
   const int64_t first_out = static_cast<int64_t>(blockIdx.x) * kStored;

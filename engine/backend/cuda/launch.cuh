@@ -1,9 +1,13 @@
 // Starting kernels. Every launch of the backend goes through here: it is ordered on the backend's
-// stream, takes all its shared memory at launch time, and an error carries the kernel's name.
+// stream, takes all its shared memory at launch time, and an error carries the kernel's name. Where
+// kernels may begin early, the device has it ready when the one before ends: kernels that take a
+// few microseconds would else spend part of them on being started. So each begins with
+// ptx::begin_kernel.
 #pragma once
 
 #include <cuda_runtime.h>
 
+#include "engine/backend/cuda/device_code.hpp"
 #include "engine/backend/cuda/error.hpp"
 
 namespace cogserve::cuda {
@@ -31,6 +35,11 @@ void launch(const char* name, const LaunchShape& shape, cudaStream_t stream,
   config.blockDim = shape.block;
   config.dynamicSmemBytes = shape.shared_bytes;
   config.stream = stream;
+  cudaLaunchAttribute early = {};
+  early.id = cudaLaunchAttributeProgrammaticStreamSerialization;
+  early.val.programmaticStreamSerializationAllowed = 1;
+  config.attrs = &early;
+  config.numAttrs = kernels_may_begin_early() ? 1 : 0;
   check_cuda(cudaLaunchKernelEx(&config, kernel, Parameters(arguments)...), name);
 }
 

@@ -46,6 +46,7 @@ __device__ float block_sum(float value, float* scratch) {
 // parameters stay in L2.
 template <typename T, Norm kNorm, int kPacks, bool kAligned>
 __global__ __launch_bounds__(kThreads) void norm_kernel(NormArguments<T> a) {
+  ptx::begin_kernel();
   float* const scratch = shared_memory<float>();  // [2, kWarps]
   const T* const x = a.x + blockIdx.x * a.x_stride;
   T* const y = a.y + blockIdx.x * a.y_stride;

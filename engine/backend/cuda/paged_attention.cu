@@ -78,6 +78,7 @@ constexpr int prefill_blocks(int head_dim) {
 template <typename T, int kDim>
 __global__ void __launch_bounds__(kThreads, prefill_blocks(kDim))
     prefill_kernel(PagedArguments<T> a, const PrefillTile* tiles) {
+  ptx::begin_kernel();
   const PrefillTile tile = tiles[blockIdx.x];
   const int kv_head = blockIdx.y;
   QueryRows<kDim> rows[1];
@@ -213,6 +214,7 @@ __global__ __launch_bounds__(kThreads) void decode_kernel(PagedArguments<T> a,
                                                           const DecodeSplit* splits,
                                                           const int32_t* split_count,
                                                           float* scratch) {
+  ptx::begin_kernel();
   const int count = *split_count;
   const int64_t step = static_cast<int64_t>(a.heads) * split_floats(kDim);
   for (int i = blockIdx.x; i < count; i += gridDim.x) {
@@ -227,6 +229,7 @@ template <typename T>
 __global__ __launch_bounds__(kThreads) void merge_kernel(PagedArguments<T> a,
                                                          const DecodeMerge* merges,
                                                          const float* scratch) {
+  ptx::begin_kernel();
   const DecodeMerge merge = merges[blockIdx.x];
   const int head = blockIdx.y;
   const int floats = split_floats(a.head_dim);
@@ -258,6 +261,7 @@ __global__ __launch_bounds__(kThreads) void merge_kernel(PagedArguments<T> a,
 template <typename T>
 __global__ __launch_bounds__(kThreads) void single_row_kernel(PagedArguments<T> a,
                                                               const SingleRow* rows) {
+  ptx::begin_kernel();
   const SingleRow row = rows[blockIdx.x];
   const int head = static_cast<int>(blockIdx.y) * kWarps + threadIdx.x / 32;
   if (head >= a.heads) return;

@@ -1,5 +1,6 @@
 // All inline PTX of the backend: matrix products, matrix loads and asynchronous copies of sm_80 and
-// later. Fragment layouts are those of the PTX manual; a lane is called g = lane / 4, t = lane % 4.
+// later, and kernels that begin before the last one ends, of sm_90 and later. Fragment layouts are
+// those of the PTX manual; a lane is called g = lane / 4, t = lane % 4.
 #pragma once
 
 #include <cuda_bf16.h>
@@ -79,6 +80,28 @@ __device__ __forceinline__ void commit_copies() {
 template <int kPending>
 __device__ __forceinline__ void wait_copies() {
   asm volatile("cp.async.wait_group %0;\n" ::"n"(kPending) : "memory");
+}
+
+// The next kernel may be brought to the device from when all blocks of this one have come here.
+__device__ __forceinline__ void allow_next_kernel() {
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900
+  asm volatile("griddepcontrol.launch_dependents;\n");
+#endif
+}
+
+// Until all earlier kernels are done and what they wrote is there. Every block comes here, so that
+// none is done before those that it follows. Before, a thread may read only what no kernel writes
+// while passes run, and write nothing.
+__device__ __forceinline__ void wait_for_earlier_kernels() {
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900
+  asm volatile("griddepcontrol.wait;\n" ::: "memory");
+#endif
+}
+
+// What kernels begin with.
+__device__ __forceinline__ void begin_kernel() {
+  allow_next_kernel();
+  wait_for_earlier_kernels();
 }
 
 // 1 / x to 1 unit in the last place.

@@ -121,6 +121,7 @@ __device__ __forceinline__ void accumulate(const MatmulArguments<T>& a, const Qu
   int begin = warp * a.span_tiles;
   auto codes = load_tile(begin);
   auto stored = load_span(begin);
+  ptx::wait_for_earlier_kernels();  // only the weights were there all the time
   while (begin < a.tiles) {
     const auto group = read_group<T>(stored, w.layout.half_scales);
     int tile = begin;
@@ -156,6 +157,7 @@ __device__ __forceinline__ void accumulate(const MatmulArguments<T>& a, const Qu
 template <typename T, WeightFormat kFormat, int kTiles, bool kWide, int kCount>
 __global__ __launch_bounds__(kThreads, resident_blocks(kTiles, kWide)) void quantized_matmul_kernel(
     MatmulArguments<T> a, const __grid_constant__ Operands<kCount> operands) {
+  ptx::allow_next_kernel();
   constexpr bool kGated = kCount == 2;
   // [kWarps] sums of the warps, then the codebook, then sums of the gate.
   float* const partial = shared_memory<float>();

@@ -45,6 +45,7 @@ template <WeightFormat kFormat>
 __global__ __launch_bounds__(kThreads) void pack_codes_kernel(QuantizedLayout layout,
                                                               const uint8_t* codes,
                                                               uint32_t* packed) {
+  ptx::begin_kernel();
   constexpr int kWords = words_of_a_step(kFormat);
   const int lane = threadIdx.x % 32;
   const int64_t tile = static_cast<int64_t>(blockIdx.y) * kWarps + threadIdx.x / 32;
@@ -71,6 +72,7 @@ __global__ __launch_bounds__(kThreads) void pack_groups_kernel(QuantizedLayout l
                                                                const uint8_t* zeros,
                                                                void* packed_scales,
                                                                uint8_t* packed_zeros) {
+  ptx::begin_kernel();
   const int64_t at = static_cast<int64_t>(blockIdx.x) * kThreads + threadIdx.x;
   const int64_t groups = layout.groups();
   if (at >= layout.tile_rows() * groups * kTileOuts) return;
@@ -113,6 +115,7 @@ template <typename T, WeightFormat kFormat, bool kWide>
 __global__ __launch_bounds__(kThreads) void dequantize_kernel(
     const __grid_constant__ QuantizedMatrix w, int first_row, int tiles, int groups, int group_size,
     Tensor y) {
+  ptx::begin_kernel();
   float* const codebook = shared_memory<float>();
   if (threadIdx.x < 16) codebook[threadIdx.x] = w.codebook[threadIdx.x];
   __syncthreads();

@@ -36,6 +36,7 @@ struct RopeArguments {
 // T once. Bytes for each row: 2 * width read, 2 * width written, half * 8 of tables.
 template <typename T>
 __global__ __launch_bounds__(kThreads) void rope_kernel(RopeArguments<T> a) {
+  ptx::begin_kernel();
   T* const row = a.qkv + blockIdx.x * a.qkv_stride;
   const float* const cos = a.cos + a.positions[blockIdx.x] * a.cos_stride;
   const float* const sin = a.sin + a.positions[blockIdx.x] * a.sin_stride;

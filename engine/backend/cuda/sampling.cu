@@ -166,6 +166,7 @@ __device__ void fill_logprobs(const float* logits, float largest, const SampleTa
 __global__ __launch_bounds__(kSampleThreads) void sample_kernel(
     const float* logits, int64_t stride, int vocab, const SampleTask* tasks, const int32_t* ids,
     float* changed, int32_t* counts, SampleResult* results, int32_t* drawn_ids) {
+  ptx::begin_kernel();
   SelectShared& shared = *shared_memory<SelectShared>();
   const SampleTask task = tasks[blockIdx.x];
   const float* const raw = logits + blockIdx.x * stride;

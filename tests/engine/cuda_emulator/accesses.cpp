@@ -36,14 +36,21 @@ const char* note_shared(size_t offset, size_t bytes, Access access) {
   return nullptr;
 }
 
+uint32_t settled_blocks = 0;
+
 const char* note_device(const std::byte* at, size_t bytes, Access access) {
   Allocation* const allocation = find_allocation(at, bytes);
   if (allocation == nullptr) return "an access beyond what was allocated on the device";
   const size_t offset = at - allocation->begin;
   const Accessor& accessor = running_thread().accessor;
+  const bool early = running_thread().early;
+  if (early && access != Access::kRead) return "a write while earlier kernels may still run";
   for (size_t i = offset; i < offset + bytes; ++i) {
     if (access != Access::kWrite && allocation->written[i] == 0) {
       return "a read of device memory that nobody has written";
+    }
+    if (early && allocation->history->at(i).written_after(settled_blocks)) {
+      return "a read of what earlier kernels may still write";
     }
     if (access != Access::kRead) allocation->written[i] = 1;
     if (const char* wrong = allocation->history->at(i).note(accessor, access)) return wrong;
@@ -142,6 +149,8 @@ const char* ByteState::note(const Accessor& by, Access access) {
   }
   return race;
 }
+
+void settle(uint32_t blocks) { settled_blocks = blocks; }
 
 RunningThread& running_thread() {
   static RunningThread thread;

@@ -4,6 +4,8 @@
 //   - accesses that are no device memory, no shared memory and not the thread's own, or that are
 //     not aligned to their size;
 //   - reads of what was never written, and accesses of what an asynchronous copy is still to write;
+//   - in a kernel that began early (see ptx::begin_kernel) and has not waited, writes, and reads of
+//     what kernels have written since the host waited for the device;
 //   - races: two accesses of one byte, not both reads or both atomics, by two threads that no
 //     barrier orders. Threads of one block are ordered by __syncthreads, those of one warp by
 //     __syncwarp too; blocks of one launch by nothing. Shuffles and matrix instructions order no
@@ -59,6 +61,9 @@ class ByteState {
   bool written_in(uint32_t block) const {
     return writer_block_ == block || atomics_block_ == block;
   }
+  bool written_after(uint32_t block) const {
+    return writer_block_ > block || atomics_block_ > block;
+  }
   // From the start of an asynchronous copy to its end, in one block.
   void set_in_flight(uint32_t block) { in_flight_in_ = block; }
 
@@ -92,6 +97,7 @@ class ByteHistory {
 // The thread that is running, as far as accesses are concerned. Kept by the emulator.
 struct RunningThread {
   bool in_kernel = false;  // between its first and its last statement
+  bool early = false;      // earlier kernels may still run
   const char* kernel = "";
   Accessor accessor;
   const std::byte* stack = nullptr;
@@ -101,6 +107,9 @@ struct RunningThread {
   ByteHistory* shared_history = nullptr;
 };
 RunningThread& running_thread();
+
+// The host has waited for all blocks so far.
+void settle(uint32_t blocks);
 
 // Ends the thread, see fail(), if there is something wrong. Does nothing outside of kernels. `code`
 // is the place that makes the access, if it is one of its own (see access_pattern.hpp).

@@ -41,6 +41,7 @@ struct Thread {
   Index index;
   int number = 0;
   bool in_kernel = false;
+  bool early = false;
   State state = State::kReady;
   const char* what = "";
   int line = 0;
@@ -128,6 +129,7 @@ class Block {
         access_.accessor.thread = static_cast<uint16_t>(i);
         access_.stack = static_cast<const std::byte*>(stacks()[i]->base());
         access_.in_kernel = thread_->in_kernel;
+        access_.early = thread_->early;
         access_.accessor.stamp = stamp();
         running_thread() = access_;
         switch_.to_fiber(&thread_->fiber, *stacks()[i]);
@@ -169,6 +171,11 @@ class Block {
   void set_in_kernel(bool in_kernel) {
     thread_->in_kernel = in_kernel;
     running_thread().in_kernel = in_kernel;
+  }
+
+  void set_early(bool early) {
+    thread_->early = early;
+    running_thread().early = early;
   }
 
   void wait_for_block(int line) {
@@ -349,6 +356,16 @@ void check_shared(const void* address, size_t bytes, size_t alignment) {
   }
   if (reinterpret_cast<uintptr_t>(at) % alignment != 0) block.fail("a misaligned address");
 }
+
+void begin_early() { Block::running().set_early(true); }
+
+void wait_for_earlier_kernels() { Block::running().set_early(false); }
+
+void check_has_waited() {
+  if (running_thread().early) fail("an end without a wait for earlier kernels");
+}
+
+void settle_all_blocks() { settle(blocks_so_far); }
 
 void sync_block(int line) { Block::running().wait_for_block(line); }
 

@@ -8,7 +8,8 @@
 //   - asynchronous copies that nobody waited for: they happen in the wait, not before;
 //   - misaligned or foreign addresses given to matrix loads and asynchronous copies.
 // Where the compiler reports loads and stores (see accesses.hpp), foreign addresses, memory that
-// nobody has written and races within a launch are found in all of them; elsewhere a missing
+// nobody has written, races within a launch and what a kernel that begins early should have waited
+// for are found in all of them; elsewhere a missing
 // barrier shows only if results change when threads are taken in another order (see Order), and
 // shared memory is a heap block of exactly the launch's size, for AddressSanitizer. Races between
 // streams and in the GPU's memory model do not show. Not thread-safe: one emulator per process.
@@ -63,6 +64,15 @@ void fail(const char* what);
 void fail_access(const char* what, const void* address, size_t bytes, const void* code);
 // Fails unless [address, address + bytes) lies in shared memory and is aligned to `alignment`.
 void check_shared(const void* address, size_t bytes, size_t alignment);
+
+// From here on the running thread is one of a kernel that has begun before the last one ended.
+void begin_early();
+// All earlier kernels are done.
+void wait_for_earlier_kernels();
+// Of the host, which waits for the device.
+void settle_all_blocks();
+// Fails if it has not waited: a kernel must not end before those that it follows.
+void check_has_waited();
 
 void sync_block(int line);
 // `orders`: memory too, which only __syncwarp does.

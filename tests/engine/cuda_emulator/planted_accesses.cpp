@@ -18,6 +18,19 @@ void copy_sixteen_bytes(const int* from) {
 
 }  // namespace
 
+void after_earlier_kernels(void (*kernel)(int*), int* memory) {
+  cuda::ptx::begin_kernel();
+  kernel(memory);
+}
+
+void read_and_wait(int* memory) {
+  const int number = memory[threadIdx.x];
+  cuda::ptx::wait_for_earlier_kernels();
+  memory[threadIdx.x] = number;
+}
+
+void do_nothing(int*) {}
+
 void exchange_by_barriers(int* memory) {
   const unsigned i = threadIdx.x;
   for (int round = 0; round < 3; ++round) {

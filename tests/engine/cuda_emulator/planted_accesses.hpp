@@ -7,6 +7,13 @@ namespace cogserve::emulator::planted {
 
 inline constexpr unsigned kThreads = 64;
 
+// A kernel that has waited for earlier ones.
+void after_earlier_kernels(void (*kernel)(int*), int* memory);
+
+// Kernels that do not begin by waiting.
+void read_and_wait(int* memory);
+void do_nothing(int* memory);
+
 // Without a fault: `memory` takes 64 numbers, or 256 where they are copied.
 void exchange_by_barriers(int* memory);
 void copy_by_barriers(int* memory);

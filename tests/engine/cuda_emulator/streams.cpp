@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <utility>
 
+#include "tests/engine/cuda_emulator/emulator.hpp"
 #include "tests/engine/cuda_emulator/memory.hpp"
 
 namespace cogserve::emulator {
@@ -38,7 +39,7 @@ void Stream::give(Work work) {
 }
 
 void Stream::run_until(uint64_t mark) {
-  if (done_ >= mark) return;
+  if (done_ >= mark) return settle_all_blocks();
   const DeviceWork scope;
   while (done_ < mark && !queue_.empty()) {
     const Work work = std::move(queue_.front());
@@ -52,6 +53,7 @@ void Stream::run_until(uint64_t mark) {
       throw;
     }
   }
+  settle_all_blocks();
 }
 
 void Stream::begin_capture() {

@@ -177,7 +177,10 @@ struct cudaDeviceProp {
   int multiProcessorCount = 2;
 };
 
-struct cudaFuncAttributes {};
+struct cudaFuncAttributes {
+  int ptxVersion = 0;
+  int binaryVersion = 0;
+};
 
 inline const char* cudaGetErrorName(cudaError_t) { return "cudaErrorEmulated"; }
 inline const char* cudaGetErrorString(cudaError_t) { return "an emulated error"; }

@@ -1,4 +1,5 @@
 // The emulator's way of starting a kernel: found before the backend's own header of this name.
+// Every kernel begins before the last one ends.
 #pragma once
 
 #include <cuda_runtime.h>
@@ -18,7 +19,9 @@ void launch(const char* name, const LaunchShape& shape, cudaStream_t stream,
   stream->give([=] {
     const auto body = [&]() __attribute__((no_sanitize("thread"))) {
       const emulator::InKernel scope;
+      emulator::begin_early();
       kernel(arguments...);  // copies of the host's arguments
+      emulator::check_has_waited();
     };
     emulator::run_grid(shape.grid, shape.block, shape.shared_bytes, body, name);
   });

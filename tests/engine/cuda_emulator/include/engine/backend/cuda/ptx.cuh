@@ -85,6 +85,13 @@ void wait_copies() {
   emulator::wait_copies(kPending);
 }
 
+inline void allow_next_kernel() {}
+inline void wait_for_earlier_kernels() { emulator::wait_for_earlier_kernels(); }
+inline void begin_kernel() {
+  allow_next_kernel();
+  wait_for_earlier_kernels();
+}
+
 inline float reciprocal_approx(float x) { return 1.0f / x; }
 inline float exp2_approx(float x) { return std::exp2(x); }
 
