@@ -141,7 +141,7 @@ class Backend {
   // y[r, :] = W x[r, :] (+ bias). x [rows, in], y [rows, out]; bias [1, out] or null.
   virtual void linear(const Tensor& x, const Weight& w, const Tensor* bias, const Tensor& y) = 0;
   // y = silu(gate x) * (up x), both products rounded to the activations' dtype. x [rows, in], y
-  // [rows, out]; `scratch` is of y's shape and may hold anything afterwards.
+  // [rows, out]; `scratch` is of y's shape and dtype and may hold anything afterwards.
   virtual void gated_linear(const Tensor& x, const Weight& gate, const Weight& up,
                             const Tensor& scratch, const Tensor& y) {
     linear(x, gate, nullptr, y);
@@ -199,8 +199,8 @@ class Backend {
   virtual void rope_and_store_kv(const Tensor& qkv, int heads, std::span<const int32_t> positions,
                                  std::span<const int64_t> slots, const RopeTable& rope,
                                  const KvLayer& kv) = 0;
-  // Causal grouped-head attention over the paged cache. q [rows, heads * head_dim] (a column
-  // slice of qkv), y [rows, heads * head_dim].
+  // Causal grouped-head attention over the paged cache, of weights softmax(scale q k), scale > 0. q
+  // [rows, heads * head_dim] (a column slice of qkv), y [rows, heads * head_dim].
   virtual void paged_attention(const Tensor& q, int heads, std::span<const AttentionRun> runs,
                                std::span<const int32_t> block_tables, const KvLayer& kv,
                                float scale, const Tensor& y) = 0;

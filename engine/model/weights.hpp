@@ -12,6 +12,7 @@
 #include "absl/status/statusor.h"
 #include "engine/backend/backend.hpp"
 #include "engine/backend/device_traits.hpp"
+#include "engine/base/check.hpp"
 #include "engine/config.hpp"
 #include "engine/model/linear.hpp"
 #include "engine/model/weight_source.hpp"
@@ -35,6 +36,8 @@ struct GatedMlp {
 inline void apply_gate(Backend* backend, const GatedMlp& mlp, const Tensor& x,
                        const Tensor& scratch, const Tensor& y) {
   if (x.rows == 0) return;
+  check(mlp.gate.bias.tensor.data == nullptr && mlp.up.bias.tensor.data == nullptr,
+        "a gate has no bias");
   backend->gated_linear(x, mlp.gate.weight, mlp.up.weight, scratch, y);
 }
 

@@ -23,6 +23,7 @@ QuantizedMatrix KernelBench::matrix(const QuantizedLayout& layout, int i) const 
 
 // Few rows by the backend's own kernel, more by cuBLASLt, as CudaBackend::linear has it.
 void KernelBench::multiply(const Tensor& x, const Tensor& w, const void* bias, const Tensor& y) {
+  check(bias == nullptr || x.rows > kGemvRows, "only products of many rows have a bias here");
   if (x.rows <= kGemvRows) return gemv(x, w, nullptr, y, stream_.get());
   check(matmul_.run(x, w, bias, y, stream_), "cuBLASLt has an algorithm");
 }

@@ -12,6 +12,7 @@
 
 #include "engine/backend/cuda/launch.cuh"
 #include "tests/engine/cuda_emulator/access_pattern.hpp"
+#include "tests/engine/cuda_emulator/cublaslt_product.hpp"
 #include "tests/engine/cuda_emulator/planted_accesses.hpp"
 
 namespace cogserve {
@@ -49,6 +50,16 @@ class EmulatedAccesses : public ::testing::TestWithParam<Order> {
   }
   void start(const char* name, void (*kernel)(int*), int* memory, unsigned blocks = 1) {
     cuda::launch(name, shape(blocks), stream_, planted::after_earlier_kernels, kernel, memory);
+  }
+
+  // The column of `memory_` times its first element, by the library.
+  void give_product() {
+    emulator::LibraryProduct product;
+    product.m = planted::kThreads;
+    product.n = product.k = 1;
+    product.a = product.c = product.d = {memory_, CUDA_R_32F, product.m, 1, product.m};
+    product.b = {memory_, CUDA_R_32F, 1, 1, 1};
+    stream_->give([product] { emulator::multiply(product); });
   }
 
   // What the emulator says about `kernel`, "" if nothing.
@@ -213,6 +224,8 @@ TEST_P(EmulatedAccesses, before_earlier_kernels_are_done_are_of_what_they_do_not
   EXPECT_EQ(complaint(planted::write_memory), "");
   EXPECT_EQ(complaint_of_early(planted::read_and_wait), "") << "the host has waited for all";
   start("earlier", planted::write_memory, memory_);
+  EXPECT_THAT(complaint_of_early(planted::read_and_wait), HasSubstr("earlier kernels may still"));
+  give_product();
   EXPECT_THAT(complaint_of_early(planted::read_and_wait), HasSubstr("earlier kernels may still"));
   EXPECT_THAT(complaint_of_early(planted::write_memory), HasSubstr("a write while earlier"));
   EXPECT_THAT(complaint_of_early(planted::add_atomically), HasSubstr("a write while earlier"));

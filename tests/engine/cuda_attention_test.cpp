@@ -323,6 +323,8 @@ TEST_P(CudaDenseAttention, equals_a_plain_softmax_for_odd_shapes) {
                                               {7, 2, 112},
                                               {65, 2, 64},
                                               {130, 1, 112},
+                                              {21, 1, 112},
+                                              {185, 2, 64},
                                               {64, 1, 128},
                                               {129, 1, 32},
                                               {33, 2, 10},
@@ -346,6 +348,27 @@ TEST_P(CudaDenseAttention, equals_a_plain_softmax_for_odd_shapes) {
               << rows << " x " << head_dim << ", row " << row;
         }
       }
+    }
+  }
+}
+
+// Where one key outweighs all others by far, its value is the result.
+TEST_P(CudaDenseAttention, survives_scores_beyond_the_range_of_exp) {
+  constexpr int kRows = 40, kHeadDim = 32;
+  Matrix in = Matrix::random(kRows, 3 * kHeadDim, 1);
+  for (int r = 0; r < kRows; ++r) {
+    for (int c = 0; c < 2 * kHeadDim; ++c) in.at(r, c) *= 64.0f;
+  }
+  const DeviceMatrix qkv = put(in), y = put(Matrix(kRows, kHeadDim));
+  backend().dense_attention(qkv.tensor(), 1, kHeadDim, 1.0f, y.tensor());
+  const Matrix stored = qkv.read(), out = y.read();
+  for (int row = 0; row < kRows; ++row) {
+    const Attended expected = attend(
+        stored.tensor().row<float>(row), kHeadDim, 1.0f, kRows,
+        [&](int i) { return stored.tensor().row<float>(i) + kHeadDim; },
+        [&](int i) { return stored.tensor().row<float>(i) + 2 * kHeadDim; });
+    for (int j = 0; j < kHeadDim; ++j) {
+      ASSERT_NEAR(out.at(row, j), expected.value[j], 0.02 * expected.magnitude[j]) << row;
     }
   }
 }

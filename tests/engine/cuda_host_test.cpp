@@ -8,6 +8,7 @@
 
 #include "engine/backend/cuda/attention_plan.hpp"
 #include "engine/backend/cuda/cuda_backend.hpp"
+#include "engine/backend/cuda/device_code.hpp"
 #include "engine/backend/cuda/error.hpp"
 #include "engine/backend/cuda/matmul_key.hpp"
 #include "engine/backend/cuda/pass_graphs.hpp"
@@ -185,6 +186,16 @@ TEST(CudaBackend, is_not_made_for_a_device_that_the_build_has_no_code_for) {
   EXPECT_EQ(error_reason(status), "DEVICE");
   EXPECT_NE(status.message().find("this build has no code"), std::string::npos) << status;
   EXPECT_TRUE(CudaBackend::create("cuda:0").ok());
+}
+
+TEST(DeviceCode, begins_early_where_the_device_can_and_the_code_waits) {
+  EXPECT_FALSE(can_begin_early(80, 80));
+  EXPECT_FALSE(can_begin_early(89, 89));
+  EXPECT_FALSE(can_begin_early(80, 90)) << "compiled by the driver from what does not wait";
+  EXPECT_FALSE(can_begin_early(89, 120));
+  EXPECT_TRUE(can_begin_early(90, 90));
+  EXPECT_TRUE(can_begin_early(90, 103));
+  EXPECT_TRUE(can_begin_early(120, 120));
 }
 
 TEST(CudaError, names_the_call_and_the_error) {

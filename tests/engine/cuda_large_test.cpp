@@ -61,17 +61,22 @@ TEST_P(CudaLarge, a_quantised_weight_that_comes_in_parts_is_whole) {
   constexpr int64_t kOut = 16000, kIn = 4096;  // parts of 15184 outputs
   const RandomWeight w({WeightFormat::kInt4, 128, true}, kOut, kIn, 1);
   const Weight weight = *backend().load_weight(w.host());
-  const DeviceMatrix x = put(small(1, kIn, 3)), y = put(Matrix(1, kOut));
-  backend().linear(x.tensor(), weight, nullptr, y.tensor());
-  const Matrix in = x.read(), out = y.read();
-  for (const int64_t o : {0, 15, 7000, 15168, 15183, 15184, 15199, 15200, 15999}) {
-    double sum = 0.0, magnitude = 0.0;
-    for (int64_t k = 0; k < kIn; ++k) {
-      const double product = static_cast<double>(in.at(0, k)) * weight_value(w.host(), o, k);
-      sum += product;
-      magnitude += std::fabs(product);
+  for (const int64_t rows : {1, 70}) {  // 70: unpacked into one place and multiplied, by turns
+    const DeviceMatrix x = put(small(rows, kIn, 3)), y = put(Matrix(rows, kOut));
+    backend().linear(x.tensor(), weight, nullptr, y.tensor());
+    const Matrix in = x.read(), out = y.read();
+    const double rounding = rows == 1 ? 1e-5 : unit();
+    for (const int64_t o : {0, 15, 4095, 4096, 7000, 15168, 15183, 15184, 15199, 15200, 15999}) {
+      double sum = 0.0, magnitude = 0.0;
+      for (int64_t k = 0; k < kIn; ++k) {
+        const double product =
+            static_cast<double>(in.at(rows - 1, k)) * weight_value(w.host(), o, k);
+        sum += product;
+        magnitude += std::fabs(product);
+      }
+      EXPECT_NEAR(out.at(rows - 1, o), sum, unit() * std::fabs(sum) + rounding * magnitude)
+          << rows << " rows, output " << o;
     }
-    EXPECT_NEAR(out.at(0, o), sum, unit() * std::fabs(sum) + 1e-5 * magnitude) << "output " << o;
   }
 }
 

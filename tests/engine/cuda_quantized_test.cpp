@@ -260,7 +260,9 @@ TEST_P(CudaQuantized, the_backend_multiplies_few_rows_and_many) {
 }
 
 TEST_P(CudaQuantized, gated_has_the_bits_of_two_products_and_a_gate) {
-  for (const Shape& shape : kShapes) {
+  std::vector<Shape> shapes(std::begin(kShapes), std::end(kShapes));
+  shapes.insert(shapes.end(), std::begin(kSmallGroups), std::end(kSmallGroups));
+  for (const Shape& shape : shapes) {
     const RandomWeight first = random_weight(shape, dtype());
     const RandomWeight second = random_weight(shape, dtype(), 1);
     HostWeight of_one_codebook = second.host();
@@ -271,6 +273,19 @@ TEST_P(CudaQuantized, gated_has_the_bits_of_two_products_and_a_gate) {
       const DeviceMatrix x = put(Matrix::random(rows, shape.in, rows));
       expect_gated(x.tensor(), gate, up);
     }
+  }
+}
+
+TEST_P(CudaQuantized, a_weight_is_whole_as_soon_as_it_is_loaded) {
+  for (const Shape& shape : kShapes) {
+    const RandomWeight random = random_weight(shape, dtype());
+    const DeviceMatrix x = put(Matrix::random(3, shape.in, 1));
+    const DeviceMatrix y = put(Matrix(3, shape.out)), again = put(Matrix(3, shape.out));
+    const Weight weight = *backend().load_weight(random.host());
+    backend().linear(x.tensor(), weight, nullptr, y.tensor());
+    backend().synchronize();
+    backend().linear(x.tensor(), weight, nullptr, again.tensor());
+    EXPECT_TRUE(testing::same_bits(y.read(), again.read()));
   }
 }
 

@@ -140,6 +140,7 @@ void CudaBackend::paged_attention(const Tensor& q, int heads, std::span<const At
   check(kv.kv_heads > 0 && heads % kv.kv_heads == 0, "paged_attention: whole groups of heads");
   check(same_shape(q, y) && q.cols == int64_t{heads} * kv.head_dim,
         "paged_attention: q and y are [rows, heads * head_dim]");
+  check(scale > 0, "paged_attention: a scale is positive");
   check_runs(runs, block_tables, kv, q.rows);
   bind_thread();
   auto* const scratch = static_cast<float*>(attention_scratch_.get());
@@ -164,6 +165,7 @@ void CudaBackend::dense_attention(const Tensor& qkv, int heads, int head_dim, fl
         "dense_attention: activations with equal rows");
   check(qkv.cols == int64_t{3} * heads * head_dim && y.cols == int64_t{heads} * head_dim,
         "dense_attention: qkv is [rows, 3 * heads * head_dim]");
+  check(scale > 0, "dense_attention: a scale is positive");
   bind_thread();
   cuda::dense_attention(qkv, heads, head_dim, scale, y, stream_.get());
 }

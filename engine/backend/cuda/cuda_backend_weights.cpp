@@ -114,7 +114,7 @@ void CudaBackend::write_quantized(const HostWeight& source, Weight* weight) {
     cuda::pack_quantized(layout, {first, rows, codes, scales, zeros}, weight->storage.data(),
                          stream_.get());
   }
-  wait();
+  wait();  // quantized_matmul reads weights before it waits for earlier kernels
 }
 
 absl::StatusOr<Parameter> CudaBackend::load_vector(const HostTensor& source) {
@@ -164,7 +164,8 @@ void CudaBackend::linear(const Tensor& x, const Weight& w, const Tensor* bias, c
 // One kernel for few rows of weights of one form, else three operations.
 void CudaBackend::gated_linear(const Tensor& x, const Weight& gate, const Weight& up,
                                const Tensor& scratch, const Tensor& y) {
-  check(is_activation(x) && is_activation(y) && x.rows == y.rows && same_shape(y, scratch),
+  check(is_activation(x) && is_activation(y) && is_activation(scratch) && x.rows == y.rows &&
+            same_shape(y, scratch),
         "gated_linear: activations with equal rows");
   check(x.cols == gate.in_features && y.cols == gate.out_features && x.cols == up.in_features &&
             y.cols == up.out_features,

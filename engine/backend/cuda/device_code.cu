@@ -18,14 +18,16 @@ cudaError_t find_device_code() {
 }
 
 bool kernels_may_begin_early() {
-  // Code for sm_80 that the driver has compiled for a later device does not wait.
-  static const bool may = [] {
-    constexpr int kLeast = 90;
-    cudaFuncAttributes attributes;
-    return attributes_of_probe(&attributes) == cudaSuccess && attributes.ptxVersion >= kLeast &&
-           attributes.binaryVersion >= kLeast;
-  }();
-  return may;
+  // Asked for at every launch, and a thread's device seldom changes.
+  thread_local int known_device = -1;
+  thread_local bool may = false;
+  int device = 0;
+  if (cudaGetDevice(&device) != cudaSuccess) return false;
+  if (device == known_device) return may;
+  cudaFuncAttributes attributes;
+  if (attributes_of_probe(&attributes) != cudaSuccess) return false;
+  known_device = device;
+  return may = can_begin_early(attributes.ptxVersion, attributes.binaryVersion);
 }
 
 }  // namespace cogserve::cuda

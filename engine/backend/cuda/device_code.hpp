@@ -8,9 +8,15 @@ namespace cogserve::cuda {
 // cudaSuccess if there is code for the device, its own or what the driver can compile.
 cudaError_t find_device_code();
 
-// Whether kernels can be brought to the device while those before still run: sm_90 and later, with
-// code that knows how to wait (see ptx::begin_kernel). The same for as long as the process lives,
-// as the device is.
+// Whether code, as cudaFuncAttributes describes it, may begin while the kernels before it still
+// run: where the device can do it, sm_90 and later, and the code knows how to wait (see
+// ptx::begin_kernel), which sm_80's does not when the driver compiles it for a later device.
+constexpr bool can_begin_early(int ptx_version, int binary_version) {
+  constexpr int kLeast = 90;
+  return ptx_version >= kLeast && binary_version >= kLeast;
+}
+
+// Of this build's kernels on the current device.
 bool kernels_may_begin_early();
 
 }  // namespace cogserve::cuda

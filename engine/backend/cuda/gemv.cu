@@ -73,9 +73,9 @@ __device__ __forceinline__ void accumulate(const T* const (&x)[kRows], const T* 
 }
 
 // A block computes kOuts outputs of kRows rows, or half as many where those of gate and up become
-// one; its four warps share the length of the rows, so
-// that even 4096 outputs keep a large GPU's memory busy. Lanes are summed by a tree, then warps in
-// turn. Bytes: 2 * in * out of W for each kRows rows of x (x itself comes from L1 and L2).
+// one; its four warps share the length of the rows, so that even 4096 outputs keep a large GPU's
+// memory busy. Lanes are summed by a tree, then warps in turn. Bytes: 2 * in * out of W for each
+// kRows rows of x (x itself comes from L1 and L2).
 template <typename T, typename Out, int kRows, bool kWide, bool kGated>
 __global__ __launch_bounds__(kThreads) void gemv_kernel(GemvArguments<T, Out> a) {
   ptx::begin_kernel();

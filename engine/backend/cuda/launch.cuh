@@ -2,7 +2,7 @@
 // stream, takes all its shared memory at launch time, and an error carries the kernel's name. Where
 // kernels may begin early, the device has it ready when the one before ends: kernels that take a
 // few microseconds would else spend part of them on being started. So each begins with
-// ptx::begin_kernel.
+// ptx::begin_kernel, or has its two parts apart.
 #pragma once
 
 #include <cuda_runtime.h>

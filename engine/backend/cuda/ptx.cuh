@@ -90,8 +90,8 @@ __device__ __forceinline__ void allow_next_kernel() {
 }
 
 // Until all earlier kernels are done and what they wrote is there. Every block comes here, so that
-// none is done before those that it follows. Before, a thread may read only what no kernel writes
-// while passes run, and write nothing.
+// none is done before those that it follows. Before, a thread may read no global memory but what
+// was there when the host last waited for the device, and write none.
 __device__ __forceinline__ void wait_for_earlier_kernels() {
 #if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900
   asm volatile("griddepcontrol.wait;\n" ::: "memory");

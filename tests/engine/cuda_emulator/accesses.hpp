@@ -5,7 +5,7 @@
 //     not aligned to their size;
 //   - reads of what was never written, and accesses of what an asynchronous copy is still to write;
 //   - in a kernel that began early (see ptx::begin_kernel) and has not waited, writes, and reads of
-//     what kernels have written since the host waited for the device;
+//     what kernels, cuBLASLt's too, have written since the host waited for the device;
 //   - races: two accesses of one byte, not both reads or both atomics, by two threads that no
 //     barrier orders. Threads of one block are ordered by __syncthreads, those of one warp by
 //     __syncwarp too; blocks of one launch by nothing. Shuffles and matrix instructions order no
@@ -64,6 +64,8 @@ class ByteState {
   bool written_after(uint32_t block) const {
     return writer_block_ > block || atomics_block_ > block;
   }
+  // By what is no kernel of ours and comes after all of the last one.
+  void set_written(uint32_t block) { writer_block_ = block; }
   // From the start of an asynchronous copy to its end, in one block.
   void set_in_flight(uint32_t block) { in_flight_in_ = block; }
 

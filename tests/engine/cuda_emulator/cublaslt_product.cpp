@@ -39,8 +39,8 @@ void widen(const void* from, cudaDataType_t type, int64_t count, int64_t step, f
   }
 }
 
-void narrow(const float* from, int64_t count, cudaDataType_t type, void* out) {
-  note_written(out, count * library_type_bytes(type));
+void narrow(uint32_t block, const float* from, int64_t count, cudaDataType_t type, void* out) {
+  note_product(block, out, count * library_type_bytes(type));
   if (type == CUDA_R_32F) {
     std::memcpy(out, from, count * sizeof(float));
   } else if (type == CUDA_R_16BF) {
@@ -137,7 +137,7 @@ void sum_pairs(int64_t k, Sums* sums) {
 }
 
 // Parts go to the workspace, and are added up from there.
-void sum_parts(const LibraryProduct& product, Sums* sums) {
+void sum_parts(uint32_t block, const LibraryProduct& product, Sums* sums) {
   const size_t row_bytes = product.m * library_type_bytes(product.part_type);
   const auto place = [&](int64_t part, int64_t col) {
     return static_cast<std::byte*>(product.workspace) + (part * product.n + col) * row_bytes;
@@ -145,7 +145,7 @@ void sum_parts(const LibraryProduct& product, Sums* sums) {
   for (int64_t part = 0; part < product.splits; ++part) {
     sums->of(product.k * part / product.splits, product.k * (part + 1) / product.splits, 1);
     for (int64_t col = 0; col < product.n; ++col) {
-      narrow(sums->column(col), product.m, product.part_type, place(part, col));
+      narrow(block, sums->column(col), product.m, product.part_type, place(part, col));
     }
   }
   const int64_t stride = round_up(product.m, kRows);
@@ -159,12 +159,12 @@ void sum_parts(const LibraryProduct& product, Sums* sums) {
   }
 }
 
-void sum(const LibraryProduct& product, Sums* sums) {
+void sum(uint32_t block, const LibraryProduct& product, Sums* sums) {
   switch (product.kernel) {
     case LibraryKernel::kTiles:
       return sum_tiles(product.k, sums);
     case LibraryKernel::kSplit:
-      return sum_parts(product, sums);
+      return sum_parts(block, product, sums);
     case LibraryKernel::kPairs:
       return sum_pairs(product.k, sums);
     case LibraryKernel::kInOrder:
@@ -182,8 +182,9 @@ size_t workspace_bytes(const LibraryProduct& product) {
 }
 
 void multiply(const LibraryProduct& product) {
+  const uint32_t block = count_block();
   Sums sums(product);
-  sum(product, &sums);
+  sum(block, product, &sums);
   const int64_t m = product.m;
   std::vector<float> bias(m, 0.0f), added(m), values(m);
   if (product.bias != nullptr) {
@@ -201,7 +202,7 @@ void multiply(const LibraryProduct& product) {
     if (product.bias != nullptr) {
       for (int64_t row = 0; row < m; ++row) values[row] += bias[row];
     }
-    narrow(values.data(), m, product.d.type, column(product.d, col));
+    narrow(block, values.data(), m, product.d.type, column(product.d, col));
   }
 }
 

@@ -365,6 +365,8 @@ void check_has_waited() {
   if (running_thread().early) fail("an end without a wait for earlier kernels");
 }
 
+uint32_t count_block() { return ++blocks_so_far; }
+
 void settle_all_blocks() { settle(blocks_so_far); }
 
 void sync_block(int line) { Block::running().wait_for_block(line); }

@@ -9,14 +9,15 @@
 //   - misaligned or foreign addresses given to matrix loads and asynchronous copies.
 // Where the compiler reports loads and stores (see accesses.hpp), foreign addresses, memory that
 // nobody has written, races within a launch and what a kernel that begins early should have waited
-// for are found in all of them; elsewhere a missing
-// barrier shows only if results change when threads are taken in another order (see Order), and
-// shared memory is a heap block of exactly the launch's size, for AddressSanitizer. Races between
-// streams and in the GPU's memory model do not show. Not thread-safe: one emulator per process.
+// for are found in all of them; elsewhere a missing barrier shows only if results change when
+// threads are taken in another order (see Order), and shared memory is a heap block of exactly the
+// launch's size, for AddressSanitizer. Races between streams and in the GPU's memory model do not
+// show. Not thread-safe: one emulator per process.
 #pragma once
 
 #include <array>
 #include <cstddef>
+#include <cstdint>
 #include <cstring>
 #include <functional>
 #include <stdexcept>
@@ -71,6 +72,8 @@ void begin_early();
 void wait_for_earlier_kernels();
 // Of the host, which waits for the device.
 void settle_all_blocks();
+// A number among the blocks' for what changes memory and is no kernel of ours.
+uint32_t count_block();
 // Fails if it has not waited: a kernel must not end before those that it follows.
 void check_has_waited();
 

@@ -128,6 +128,14 @@ void note_written(const void* to, size_t bytes) {
   if (uint8_t* const written = marks_of(to, bytes)) std::memset(written, 1, bytes);
 }
 
+void note_product(uint32_t block, const void* to, size_t bytes) {
+  note_written(to, bytes);
+  if (!is_device_address(to)) return;
+  const Allocation* const allocation = find_allocation(to, bytes);
+  const size_t offset = static_cast<const std::byte*>(to) - allocation->begin;
+  for (size_t i = offset; i < offset + bytes; ++i) allocation->history->at(i).set_written(block);
+}
+
 void note_copied(const void* to, const void* from, size_t bytes) {
   const uint8_t* const source = marks_of(from, bytes);
   uint8_t* const written = marks_of(to, bytes);

@@ -190,6 +190,7 @@ inline cudaError_t cudaSetDevice(int) { return cudaSuccess; }
 inline cudaError_t cudaGetDeviceProperties(cudaDeviceProp* properties, int) {
   return *properties = cudaDeviceProp(), cudaSuccess;
 }
+inline cudaError_t cudaGetDevice(int* device) { return *device = 0, cudaSuccess; }
 inline cudaError_t cudaFuncGetAttributes(cudaFuncAttributes*, const void*) {
   return cogserve::emulator::has_code() ? cudaSuccess : cudaErrorNoKernelImageForDevice;
 }
