@@ -84,7 +84,7 @@ struct Operands {
 
 // Sums of a block: 16 outputs of 8 * kTiles rows, [kTiles, 4, 32].
 template <int kTiles>
-inline constexpr int kSums = kRowsOfTile* kTiles* kTileOuts;
+inline constexpr int kSums{kRowsOfTile * kTiles * kTileOuts};
 
 // Each warp's share of the block's sums, into `partial`. The warps share the inputs, span by span.
 // The next tile's codes and the next span's scales are on their way while this tile's products are
