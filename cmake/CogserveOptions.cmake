@@ -10,7 +10,7 @@ target_compile_options(cogserve_options INTERFACE
                        "$<$<COMPILE_LANGUAGE:CUDA>:-Xcompiler=${cogserve_host_flags_for_nvcc}>"
                        "$<$<COMPILE_LANGUAGE:CUDA>:-Werror=all-warnings>"
                        "$<$<COMPILE_LANGUAGE:CUDA>:--expt-relaxed-constexpr>"
-                       "$<$<COMPILE_LANGUAGE:CUDA>:--compress-mode=size>")  # a fourth of the default
+                       "$<$<COMPILE_LANGUAGE:CUDA>:--compress-mode=size>")
 target_compile_definitions(cogserve_options INTERFACE
                            $<$<CONFIG:Debug>:_GLIBCXX_ASSERTIONS>)
 

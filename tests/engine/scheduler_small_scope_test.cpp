@@ -1,8 +1,10 @@
-// All interleavings of a small scope, each state of it checked.
+// All interleavings of a small scope, each state of it checked. COGSERVE_SCOPE_STATES, if set, is
+// after how many states it ends.
 #include <gtest/gtest.h>
 
 #include <algorithm>
 #include <chrono>
+#include <cstdlib>
 #include <iostream>
 #include <memory>
 #include <string>
@@ -173,13 +175,14 @@ INSTANTIATE_TEST_SUITE_P(Scopes, SchedulerSmallScope,
                          name_of);
 
 TEST_P(SchedulerSmallScope, every_interleaving_of_three_requests_keeps_every_promise) {
-  constexpr size_t kMost = 1000000;
+  const char* const text = std::getenv("COGSERVE_SCOPE_STATES");
+  const size_t most = text == nullptr ? 1000000 : std::strtoul(text, nullptr, 10);
   const auto [pace, pictures] = GetParam();
   SmallScope scope(pace, pictures);
-  const size_t states = scope.explore(kMost);
+  const size_t states = scope.explore(most);
   std::cout << "small scope: " << states << " states, paths of up to " << scope.deepest()
-            << " moves, " << (states < kMost ? "exhausted\n" : "cut short\n");
-  EXPECT_LT(states, kMost);
+            << " moves, " << (states < most ? "exhausted\n" : "cut short\n");
+  EXPECT_TRUE(states < most || text != nullptr) << "the whole scope is small";
   EXPECT_GE(states, 10000u);
 }
 

@@ -1,7 +1,7 @@
 // The pieces of attention by tensor cores: scores of a tile of keys, one step of the online
 // softmax, and the weighted sum of a tile of values, for one warp and kParts times 16 query rows.
-// What a warp reads of a tile in shared memory serves all its rows: with 32 the tensor cores, not
-// shared memory, are what limits it.
+// What a warp reads of a tile in shared memory serves all its rows: 32 take half the bytes a
+// product that 16 do.
 //
 // The score fragment of a lane (g = lane / 4, t = lane % 4) holds rows g and g + 8 and, of each
 // group of 8 keys, keys 2t and 2t + 1; four lanes share a row. Tiles lie in shared memory with 16

@@ -45,7 +45,7 @@ __device__ __forceinline__ DenseOffset dense_offset(const DenseArguments<T>& a) 
 
 // 128 query rows of one head a block, 32 a warp; keys and values pass through shared memory once a
 // block. A head of 112 is 7 steps of k = 16 and 14 groups of 8 columns: nothing is padded. Two
-// blocks fill a processor's registers, and one computes weights while the other multiplies.
+// blocks fill a processor's registers, so that one can compute weights while the other multiplies.
 // 4 * kDim FLOP a pair of rows (of whole tiles of 32 keys); limited by the tensor cores.
 template <typename T, int kDim>
 __global__ void __launch_bounds__(kThreads, 2) dense_kernel(DenseArguments<T> a) {

@@ -1,7 +1,6 @@
 // Starting kernels. Every launch of the backend goes through here: it is ordered on the backend's
 // stream, takes all its shared memory at launch time, and an error carries the kernel's name. Where
-// kernels may begin early, the device has it ready when the one before ends: kernels that take a
-// few microseconds would else spend part of them on being started. So each begins with
+// kernels may begin early, the device may bring it in before the last one ends. So each begins with
 // ptx::begin_kernel, or has its two parts apart.
 #pragma once
 

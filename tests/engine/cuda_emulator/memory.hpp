@@ -37,8 +37,8 @@ bool is_device_address(const void* address);
 // The living allocation that [address, address + bytes) lies in, or null.
 Allocation* find_allocation(const void* address, size_t bytes);
 
-// Bytes that a fill has written. Throws Error for device memory that nobody has
-// allocated, as what follows; does nothing for the host's.
+// Bytes that a fill has written. Throws Error for device memory that nobody has allocated, as what
+// follows; does nothing for the host's.
 void note_written(const void* to, size_t bytes);
 // The same of a library's kernel, the `block`-th of all blocks: see accesses.hpp.
 void note_product(uint32_t block, const void* to, size_t bytes);
